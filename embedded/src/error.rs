@@ -5,6 +5,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::logs;
 use crate::progress::Child;
 
 /// Why a stack did not start. Every message says what to do next.
@@ -149,10 +150,34 @@ impl StartError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StartError::DiskFull { path },
             io::ErrorKind::PermissionDenied
             | io::ErrorKind::ReadOnlyFilesystem
-            | io::ErrorKind::NotADirectory => StartError::NotWritable { path, source },
+            // A file where a folder should be.
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::AlreadyExists => StartError::NotWritable { path, source },
             _ => StartError::Io { doing: format!("{doing} {}", path.display()), source },
         }
     }
+}
+
+impl StartError {
+    /// A server that failed, with what it wrote into its log since `log_from`.
+    pub(crate) fn server(what: Child, step: &'static str, reason: String, log: &Path, log_from: u64) -> StartError {
+        let last_lines = logs::last_lines(log, log_from);
+        if last_lines.iter().any(|line| line.contains("No space left on device")) {
+            // The log lies in `log/`, beside what could not be written.
+            let path = log.ancestors().nth(2).unwrap_or(log).to_owned();
+            return StartError::DiskFull { path };
+        }
+        if let Some(port) = last_lines.iter().find_map(|line| taken_port(line)) {
+            return StartError::PortTaken { port };
+        }
+        StartError::ServerFailed { what, step, reason, log: log.to_owned(), last_lines }
+    }
+}
+
+/// `… "listen tcp 127.0.0.1:4222: bind: address already in use"`
+fn taken_port(line: &str) -> Option<u16> {
+    let before = line.split_once(": bind: address already in use")?.0;
+    before.rsplit_once(':')?.1.parse().ok()
 }
 
 fn by_pid(pid: Option<u32>) -> String {

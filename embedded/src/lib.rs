@@ -11,6 +11,9 @@
 //! One folder is used by one process at a time. No child outlives this process (on Linux at once; elsewhere the next
 //! start cleans up). Addresses do not change while a stack runs, whatever dies.
 
+// In a test a panic is the report.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod deps;
 mod directory;
 mod doctor;

@@ -1,5 +1,6 @@
 //! What a caller can ask for, and where things go when nobody asks.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use crate::error::StartError;
 use crate::users;
 
 /// How to start a stack. `Options::default()` with a `data_dir` is what `airstream up` uses.
-#[derive(Debug, Clone)]
+/// `Debug` leaves the URLs out, because they may contain passwords.
+#[derive(Clone)]
 pub struct Options {
     /// The folder of this stack; `nats/`, `pg/`, `s/` (socket), `log/`, `secrets.json`, `state.json` and `lock` live in it.
     /// Ignored when `ephemeral` is set.
@@ -36,6 +38,18 @@ pub struct Options {
     pub postgres_fsync: bool,
     /// How long a server may take from its start to its first answer. Fetching has its own, longer limit.
     pub start_timeout: Duration,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("data_dir", &self.data_dir)
+            .field("ephemeral", &self.ephemeral)
+            .field("nats_binary", &self.nats_binary)
+            .field("postgres_bin_dir", &self.postgres_bin_dir)
+            .field("cache_dir", &self.cache_dir)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Options {

@@ -1,1 +1,38 @@
-//! nats
+//! The JetStream adapter: the log, the queues, and the topology they stand on, as data.
+//!
+//! **Invariant**: only this crate knows subjects, headers and JetStream's error codes.
+
+mod ack;
+mod batch;
+mod committer;
+mod connection;
+mod durability;
+mod log;
+mod queue;
+mod read;
+pub mod subjects;
+pub mod topology;
+
+pub use connection::{Connection, Credentials};
+pub use durability::{Durability, durability};
+pub use log::JetStreamLog;
+pub use queue::{Delivery, QueueError, WorkQueue};
+pub use topology::{Drift, TopologyError};
+
+/// Names of the headers that people meet on the bus.
+pub mod headers {
+    /// Idempotency key of a command.
+    pub const COMMAND_ID: &str = "Airstream-Command-Id";
+    /// The chain a command belongs to.
+    pub const CORRELATION_ID: &str = "Airstream-Correlation-Id";
+    /// Decide only if the stream has exactly this version.
+    pub const EXPECTED_VERSION: &str = "Airstream-Expected-Version";
+    /// On replies: the HTTP status that fits.
+    pub const STATUS: &str = "Airstream-Status";
+    /// On replies: present when the answer repeats one given before.
+    pub const REPEATED: &str = "Airstream-Repeated";
+    /// On commits: the event types inside, comma-separated.
+    pub const TYPES: &str = "Airstream-Types";
+    /// W3C trace context.
+    pub const TRACEPARENT: &str = "traceparent";
+}

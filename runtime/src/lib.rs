@@ -1,1 +1,32 @@
-//! runtime
+//! The machines: everything between a command and its consequences, generic over the three kinds of code.
+//!
+//! * [`Executor`] takes commands, lets deciders decide and appends what was decided ([`execute`], [`writer`]).
+//! * [`consume`] walks the log for projectors and reactors: retry, park, release.
+//! * [`react`] performs effects that were recorded first, and reports by command.
+//!
+//! What a machine needs from the world is a port: [`Log`], [`CommitIndex`], [`EffectStore`]. Each port has a memory
+//! adapter in [`memory`] and a suite in [`contract`] that every adapter passes.
+//!
+//! **Invariant**: no word of any domain in this crate.
+
+pub mod clock;
+pub mod consume;
+pub mod contract;
+pub mod effects;
+mod execute;
+mod folded;
+mod index;
+mod log;
+pub mod memory;
+pub mod react;
+mod registry;
+pub mod retry;
+pub mod route;
+pub mod telemetry;
+mod writer;
+
+pub use effects::{EffectRow, EffectState, EffectStore, Parked, ParkedState, Plan, Planned, Settlement, StoreError};
+pub use execute::{Answer, AnswerEvent, Commands, Executor, Inspected, Options, Request};
+pub use index::{CommitIndex, Lookup};
+pub use log::{Append, AppendError, Filter, Freshness, Log, LogError, Page, Reader, Recorded};
+pub use registry::{Prepare, Registry};

@@ -1,0 +1,184 @@
+//! Work queues: messages that stay until their work is done.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::{AckKind, Message};
+use async_nats::{HeaderMap, Request};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use kernel::Timestamp;
+use runtime::AppendError;
+
+use crate::Connection;
+use crate::ack;
+use crate::connection::REQUEST_TIMEOUT;
+
+/// A queue operation that failed; it can be tried again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("could not {attempt}: {reason}")]
+pub struct QueueError {
+    /// What was being attempted.
+    pub attempt: &'static str,
+    /// What the server or the network said.
+    pub reason: String,
+}
+
+fn failed(attempt: &'static str, reason: impl ToString) -> QueueError {
+    QueueError { attempt, reason: reason.to_string() }
+}
+
+/// A message that somebody has to deal with.
+pub struct Delivery(Message);
+
+impl Delivery {
+    /// The subject it was published to.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.0.message.subject
+    }
+
+    /// Its body.
+    #[must_use]
+    pub fn payload(&self) -> &Bytes {
+        &self.0.message.payload
+    }
+
+    /// A header's value.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.0.message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
+    }
+
+    /// Its place in the queue, and when it came in. Together they name the message for ever.
+    ///
+    /// # Errors
+    /// When the server's delivery data cannot be read.
+    pub fn place(&self) -> Result<(u64, Timestamp), QueueError> {
+        let info = self.0.info().map_err(|error| failed("read a delivery", error))?;
+        Ok((info.stream_sequence, info.published))
+    }
+
+    /// Its work is done: it leaves the queue. Waits until the server has confirmed.
+    ///
+    /// # Errors
+    /// When the server did not confirm; the message may come again.
+    pub async fn done(&self) -> Result<(), QueueError> {
+        self.0.double_ack().await.map_err(|error| failed("acknowledge a message", error))
+    }
+
+    /// Its work takes longer: do not hand it to somebody else yet.
+    pub async fn still_working(&self) {
+        if let Err(error) = self.0.ack_with(AckKind::Progress).await {
+            tracing::debug!(%error, "could not ask for more time");
+        }
+    }
+
+    /// Give it to somebody else after a while.
+    pub async fn return_after(&self, delay: Duration) {
+        if let Err(error) = self.0.ack_with(AckKind::Nak(Some(delay))).await {
+            tracing::debug!(%error, "could not return a message");
+        }
+    }
+}
+
+/// One work-queue stream.
+#[derive(Clone)]
+pub struct WorkQueue {
+    connection: Connection,
+    stream: &'static str,
+}
+
+impl WorkQueue {
+    /// A queue on one of the streams of the topology.
+    #[must_use]
+    pub fn new(connection: Connection, stream: &'static str) -> Self {
+        Self { connection, stream }
+    }
+
+    /// Puts a message into the queue. With the same `id` again within two minutes it is kept once.
+    ///
+    /// # Errors
+    /// When the server did not confirm; trying again with the same id is safe.
+    pub async fn put(&self, subject: String, id: &str, payload: Bytes) -> Result<(), QueueError> {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", id);
+        let request = Request::new().headers(headers).payload(payload).timeout(Some(REQUEST_TIMEOUT));
+        match ack::read(self.connection.client.send_request(subject, request).await, false).position() {
+            Ok(_) => Ok(()),
+            // The server has this id already.
+            Err(AppendError::Ambiguous(reason)) if reason.contains("seen this commit id") => Ok(()),
+            Err(error) => Err(failed("put a message into the queue", error)),
+        }
+    }
+
+    /// Everything in the queue from its beginning, in order, including what an earlier reader took and did not finish.
+    /// For a queue with a single reader.
+    ///
+    /// # Errors
+    /// When the consumer could not be prepared.
+    pub async fn all_in_order(&self, name: &str) -> Result<BoxStream<'static, Result<Delivery, QueueError>>, QueueError> {
+        const ATTEMPT: &str = "read the queue";
+        let stream =
+            self.connection.context.get_stream(self.stream).await.map_err(|error| failed(ATTEMPT, error))?;
+        let config = pull::Config {
+            durable_name: Some(name.to_owned()),
+            ack_policy: AckPolicy::Explicit,
+            deliver_policy: DeliverPolicy::All,
+            ack_wait: Duration::from_secs(60),
+            max_ack_pending: 2_000,
+            ..pull::Config::default()
+        };
+        let consumer = stream.get_or_create_consumer(name, config).await.map_err(|error| failed(ATTEMPT, error))?;
+        // What a dead reader had taken would come again only after its time is up, and after newer messages of the same
+        // stream. Reset hands everything out anew, oldest first.
+        stream.reset_consumer(name, None).await.map_err(|error| failed(ATTEMPT, error))?;
+        let messages = consumer
+            .stream()
+            .max_messages_per_batch(500)
+            .expires(Duration::from_secs(30))
+            .heartbeat(Duration::from_secs(5))
+            .messages()
+            .await
+            .map_err(|error| failed(ATTEMPT, error))?;
+        let deliveries = messages.map(|message| message.map(Delivery).map_err(|error| failed(ATTEMPT, error)));
+        Ok(deliveries.boxed())
+    }
+
+    /// The next message under a subject, waiting up to `wait` for one. Readers of the same subject share its messages.
+    ///
+    /// # Errors
+    /// When the queue could not be asked.
+    pub async fn next(&self, name: &str, subject: &str, wait: Duration) -> Result<Option<Delivery>, QueueError> {
+        const ATTEMPT: &str = "take a message from the queue";
+        let stream = self
+            .connection
+            .context
+            .get_stream_no_info(self.stream)
+            .await
+            .map_err(|error| failed(ATTEMPT, error))?;
+        let config = pull::Config {
+            durable_name: Some(name.to_owned()),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: Duration::from_secs(30),
+            max_ack_pending: 10_000,
+            max_waiting: 10_000,
+            filter_subject: subject.to_owned(),
+            ..pull::Config::default()
+        };
+        let consumer = stream.get_or_create_consumer(name, config).await.map_err(|error| failed(ATTEMPT, error))?;
+        let mut batch = consumer
+            .batch()
+            .max_messages(1)
+            .expires(wait)
+            .messages()
+            .await
+            .map_err(|error| failed(ATTEMPT, error))?;
+        match batch.next().await {
+            None => Ok(None),
+            Some(Ok(message)) => Ok(Some(Delivery(message))),
+            Some(Err(error)) => Err(failed(ATTEMPT, error)),
+        }
+    }
+}

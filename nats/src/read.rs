@@ -1,0 +1,179 @@
+//! Reads: one stream by direct get, everything by an ordered consumer without acknowledgements.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::stream::RawMessageErrorKind;
+use async_nats::{HeaderMap, StatusCode};
+use bytes::Bytes;
+use futures::StreamExt;
+use kernel::{Position, StreamName, Timestamp};
+use runtime::{Filter, LogError, Page, Reader, Recorded};
+use serde_json::json;
+
+use crate::connection::{Connection, REQUEST_TIMEOUT};
+use crate::subjects;
+
+/// Commits asked for at once when a stream is loaded.
+const PAGE: usize = 500;
+
+fn failed(attempt: &'static str, reason: impl ToString) -> LogError {
+    LogError { attempt, reason: reason.to_string() }
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).map(async_nats::HeaderValue::as_str)
+}
+
+fn recorded(subject: &str, sequence: u64, at: Timestamp, payload: Bytes, remaining: u64) -> Recorded {
+    Recorded {
+        position: Position::at(sequence),
+        stream: subjects::stream(subject),
+        subject: subject.to_owned(),
+        recorded_at: at,
+        payload,
+        remaining,
+    }
+}
+
+/// A page of one stream from any replica: one request, many answers (NATS ADR-31).
+pub(crate) async fn page(
+    connection: &Connection,
+    log: &str,
+    stream: &StreamName,
+    after: Position,
+) -> Result<Page, LogError> {
+    const ATTEMPT: &str = "read a stream";
+    let client = &connection.client;
+    let inbox = client.new_inbox();
+    let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| failed(ATTEMPT, error))?;
+    let ask = json!({ "seq": after.next().sequence(), "batch": PAGE, "next_by_subj": subjects::commit(stream) });
+    let subject = format!("$JS.API.DIRECT.GET.{log}");
+    client
+        .publish_with_reply(subject, inbox, ask.to_string().into())
+        .await
+        .map_err(|error| failed(ATTEMPT, error))?;
+    let mut page = Page::default();
+    loop {
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, answers.next()).await;
+        let message = match answer {
+            Ok(Some(message)) => message,
+            Ok(None) => return Err(failed(ATTEMPT, "the connection closed")),
+            Err(_) => return Err(failed(ATTEMPT, "no answer in time")),
+        };
+        match message.status {
+            // 204 ends a batch, 404 says that there is nothing (more).
+            Some(StatusCode::NOT_FOUND) => return Ok(page),
+            Some(status) if status.as_u16() == 204 => return Ok(page),
+            Some(StatusCode::NO_RESPONDERS) => return Err(failed(ATTEMPT, "no JetStream answers")),
+            Some(status) => return Err(failed(ATTEMPT, format!("the server said {status}"))),
+            None => {}
+        }
+        let headers = message.headers.unwrap_or_default();
+        let sequence = header(&headers, "Nats-Sequence").and_then(|text| text.parse().ok());
+        let subject = header(&headers, "Nats-Subject");
+        let (Some(sequence), Some(subject)) = (sequence, subject) else {
+            return Err(failed(ATTEMPT, "an answer without sequence or subject"));
+        };
+        let at = header(&headers, "Nats-Time-Stamp").and_then(|text| text.parse().ok()).unwrap_or_default();
+        page.commits.push(recorded(subject, sequence, at, message.payload, 0));
+        page.more = page.commits.len() == PAGE;
+    }
+}
+
+/// The stream's commits after a position, each asked from the leader. For tails: they are short.
+pub(crate) async fn tail(
+    connection: &Connection,
+    log: &str,
+    stream: &StreamName,
+    after: Position,
+) -> Result<Page, LogError> {
+    let stream_subject = subjects::commit(stream);
+    let handle = connection.context.get_stream_no_info(log).await.map_err(|error| failed("read a stream's tail", error))?;
+    let mut page = Page::default();
+    let mut next = after.next().sequence();
+    while page.commits.len() < PAGE {
+        match handle.raw_message_builder().sequence(next).next_by_subject(&stream_subject).send().await {
+            Ok(message) => {
+                next = message.sequence + 1;
+                page.commits.push(recorded(&message.subject, message.sequence, message.time, message.payload, 0));
+            }
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(page),
+            Err(error) => return Err(failed("read a stream's tail", error)),
+        }
+    }
+    page.more = true;
+    Ok(page)
+}
+
+/// The message at a sequence, from the leader.
+pub(crate) async fn at(connection: &Connection, log: &str, position: Position) -> Result<Option<Recorded>, LogError> {
+    const ATTEMPT: &str = "read a commit";
+    if position == Position::START {
+        return Ok(None);
+    }
+    let handle = connection.context.get_stream_no_info(log).await.map_err(|error| failed(ATTEMPT, error))?;
+    match handle.get_raw_message(position.sequence()).await {
+        Ok(message) => Ok(Some(recorded(&message.subject, message.sequence, message.time, message.payload, 0))),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(failed(ATTEMPT, error)),
+    }
+}
+
+/// Everything after a position, in order, for ever. No acknowledgements: the reader's own checkpoint is the truth, and
+/// a hole in the consumer's sequence means that something was lost on the way, so the read ends and begins again.
+pub(crate) async fn follow(
+    connection: &Connection,
+    log: &str,
+    after: Position,
+    filter: &Filter,
+) -> Result<Reader, LogError> {
+    const ATTEMPT: &str = "follow the log";
+    let config = pull::Config {
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after.next().sequence() },
+        ack_policy: AckPolicy::None,
+        filter_subject: subjects::pattern(filter),
+        inactive_threshold: Duration::from_secs(60),
+        memory_storage: true,
+        num_replicas: 1,
+        ..pull::Config::default()
+    };
+    let consumer = connection
+        .context
+        .create_consumer_on_stream(config, log)
+        .await
+        .map_err(|error| failed(ATTEMPT, error))?;
+    let waiting = consumer.cached_info().num_pending;
+    let messages = consumer
+        .stream()
+        .max_messages_per_batch(1_000)
+        .expires(Duration::from_secs(30))
+        .heartbeat(Duration::from_secs(5))
+        .messages()
+        .await
+        .map_err(|error| failed(ATTEMPT, error))?;
+    // The consumer must live as long as its messages are read.
+    let commits = futures::stream::unfold((messages, 0_u64, false), |(mut messages, seen, ended)| async move {
+        if ended {
+            return None;
+        }
+        let (result, seen) = match messages.next().await {
+            None => (Err(failed(ATTEMPT, "the consumer ended")), seen),
+            Some(Err(error)) => (Err(failed(ATTEMPT, error)), seen),
+            Some(Ok(message)) => match message.info() {
+                Err(error) => (Err(failed(ATTEMPT, error)), seen),
+                Ok(info) if info.consumer_sequence != seen + 1 => {
+                    (Err(failed(ATTEMPT, format!("message {} of the read is missing", seen + 1))), seen)
+                }
+                Ok(info) => {
+                    let (sequence, at, pending) = (info.stream_sequence, info.published, info.pending);
+                    let subject = message.message.subject.clone();
+                    (Ok(recorded(&subject, sequence, at, message.message.payload, pending)), seen + 1)
+                }
+            },
+        };
+        let ended = result.is_err();
+        Some((result, (messages, seen, ended)))
+    });
+    Ok(Reader { waiting, commits: commits.boxed() })
+}

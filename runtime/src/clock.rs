@@ -1,0 +1,18 @@
+//! The one place that knows what time it is and that makes up ids. Deciders never come here: they are told.
+
+use std::time::SystemTime;
+
+use kernel::Timestamp;
+
+/// Now, to the microsecond: what Postgres can store, so that every copy of a time is equal.
+#[must_use]
+pub fn now() -> Timestamp {
+    let now = Timestamp::from(SystemTime::now());
+    Timestamp::from_timestamp_micros(now.timestamp_micros()).unwrap_or(now)
+}
+
+/// A fresh id: UUIDv7 as 32 hexadecimal digits, so ids made later sort later.
+#[must_use]
+pub fn fresh_id(prefix: &str) -> String {
+    format!("{prefix}{}", uuid::Uuid::now_v7().simple())
+}

@@ -1,0 +1,228 @@
+//! The port to the record of effects: what is to be done in the world, written down before it is done.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+use kernel::{Position, StreamName, Timestamp};
+use serde_json::Value;
+
+use crate::consume::{Begin, Released};
+
+/// A store operation that failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Worth another try as it is: a connection, a lock, a full disk.
+    #[error("the store is not available: {0}")]
+    Transient(String),
+    /// Somebody else owns the consumer now, or the checkpoint is not where we left it: begin again.
+    #[error("the consumer is no longer ours: {0}")]
+    Lost(String),
+}
+
+/// What an event calls for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Plan {
+    /// Do something, now or at a time.
+    Do {
+        /// Unique within the event's stream, and the same whenever the event is read: with reactor and stream it forms
+        /// the effect's idempotency key.
+        name: String,
+        /// Not before this moment; at once when absent.
+        due: Option<Timestamp>,
+        /// What to do: whatever the reactor needs to do it later.
+        request: Value,
+    },
+    /// What was planned under this name on the same stream need not be done any more. If it is being done or has been
+    /// done already, this changes nothing.
+    Cancel {
+        /// The name it was planned under.
+        name: String,
+    },
+}
+
+/// A plan with the stream it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    /// The event's stream.
+    pub stream: StreamName,
+    /// The commit that called for it.
+    pub position: Position,
+    /// The event's id: what a report names as its cause.
+    pub event: String,
+    /// The chain the event belongs to.
+    pub correlation: String,
+    /// What to do.
+    pub plan: Plan,
+}
+
+/// A recorded effect.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EffectRow {
+    /// The reactor's name.
+    pub consumer: String,
+    /// The stream whose event called for it.
+    pub stream: StreamName,
+    /// See [`Plan::Do`].
+    pub name: String,
+    /// See [`Planned::event`].
+    pub event: String,
+    /// See [`Planned::correlation`].
+    pub correlation: String,
+    /// Not before this moment.
+    pub due: Timestamp,
+    /// What to do.
+    pub request: Value,
+    /// How often it has been tried and put off.
+    pub attempts: u32,
+}
+
+impl EffectRow {
+    /// The key to hand to whoever acts: the same for every try of this effect, different from every other effect's.
+    #[must_use]
+    pub fn idempotency_key(&self) -> String {
+        let full = format!("{}/{}/{}", self.consumer, self.stream, self.name);
+        let uuid = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, full.as_bytes());
+        format!("fx_{}", uuid.simple())
+    }
+}
+
+/// Where a recorded effect stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EffectState {
+    /// Waiting for its time.
+    Scheduled,
+    /// Done and reported.
+    Done,
+    /// Set aside for a person.
+    Parked,
+}
+
+/// How a try of an effect ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settlement {
+    /// Which effect.
+    pub stream: StreamName,
+    /// Which effect of the stream.
+    pub name: String,
+    /// Its new state.
+    pub state: EffectState,
+    /// When to try again, for `Scheduled`.
+    pub due: Option<Timestamp>,
+    /// What came of it, or why not; for people.
+    pub note: String,
+}
+
+/// Why something lies in the parking lot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ParkedState {
+    /// It could not be handled.
+    Cause,
+    /// An earlier commit of the same stream could not, so this one has to wait for its turn.
+    Behind,
+}
+
+/// A commit that a consumer set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parked {
+    /// Its place in the log.
+    pub position: Position,
+    /// The subject it stands under; commits under one subject are handled in order.
+    pub subject: String,
+    /// Cause or behind.
+    pub state: ParkedState,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// The record of effects of all reactors, their checkpoints and what they parked.
+///
+/// Everything that `record` writes is written together or not at all: a crash leaves either an event that will be read
+/// again or effects that will be found by `pending`.
+#[async_trait]
+pub trait EffectStore: Send + Sync + 'static {
+    /// Becomes the owner of a consumer; `None` while another instance is.
+    ///
+    /// # Errors
+    /// [`StoreError::Transient`].
+    async fn begin(&self, consumer: &str) -> Result<Option<Begin>, StoreError>;
+
+    /// Records what commits call for, sets some aside, and moves the checkpoint.
+    ///
+    /// # Errors
+    /// [`StoreError::Lost`] when the checkpoint is not at `from` any more.
+    async fn record(
+        &self,
+        consumer: &str,
+        from: Position,
+        to: Position,
+        plans: &[Planned],
+        parked: &[Parked],
+    ) -> Result<(), StoreError>;
+
+    /// Every effect that is scheduled, due or not.
+    ///
+    /// # Errors
+    /// [`StoreError::Transient`].
+    async fn pending(&self, consumer: &str) -> Result<Vec<EffectRow>, StoreError>;
+
+    /// Records how tries ended.
+    ///
+    /// # Errors
+    /// [`StoreError::Transient`].
+    async fn settle(&self, consumer: &str, settlements: &[Settlement]) -> Result<(), StoreError>;
+
+    /// Streams whose parked commits a person wants handled now.
+    ///
+    /// # Errors
+    /// [`StoreError::Transient`].
+    async fn released(&self, consumer: &str) -> Result<Vec<Released>, StoreError>;
+
+    /// A parked commit was handled after all: records its plans and takes it out of the lot.
+    ///
+    /// # Errors
+    /// [`StoreError::Transient`].
+    async fn unpark(&self, consumer: &str, position: Position, plans: &[Planned]) -> Result<(), StoreError>;
+
+    /// A released commit failed again: it and everything behind it stay.
+    ///
+    /// # Errors
+    /// [`StoreError::Transient`].
+    async fn park_again(&self, consumer: &str, position: Position, reason: &str) -> Result<(), StoreError>;
+
+    /// Parked effects that a person wants tried now; they are scheduled again by this call.
+    ///
+    /// # Errors
+    /// [`StoreError::Transient`].
+    async fn revived(&self, consumer: &str) -> Result<Vec<EffectRow>, StoreError>;
+}
+
+/// The rows that remain after cancellations: a plan and its cancellation in one batch leave nothing.
+#[must_use]
+pub fn surviving(consumer: &str, plans: &[Planned]) -> (Vec<EffectRow>, Vec<(StreamName, String)>) {
+    let mut rows: Vec<EffectRow> = Vec::new();
+    let mut cancelled = Vec::new();
+    let mut seen = HashSet::new();
+    for planned in plans {
+        match &planned.plan {
+            Plan::Do { name, due, request } => {
+                if seen.insert((planned.stream.clone(), name.clone())) {
+                    rows.push(EffectRow {
+                        consumer: consumer.to_owned(),
+                        stream: planned.stream.clone(),
+                        name: name.clone(),
+                        event: planned.event.clone(),
+                        correlation: planned.correlation.clone(),
+                        due: due.unwrap_or(Timestamp::UNIX_EPOCH),
+                        request: request.clone(),
+                        attempts: 0,
+                    });
+                }
+            }
+            Plan::Cancel { name } => {
+                rows.retain(|row| row.stream != planned.stream || row.name != *name);
+                cancelled.push((planned.stream.clone(), name.clone()));
+            }
+        }
+    }
+    (rows, cancelled)
+}

@@ -1,0 +1,76 @@
+//! What a writer remembers of a stream between two commands.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use kernel::{Commit, Position};
+
+/// A state whose type only its decider knows.
+pub(crate) type BoxState = Box<dyn Any + Send + Sync>;
+
+/// A folded stream: state, version, last position, and the ids of its recent commits.
+pub(crate) struct Folded {
+    pub(crate) state: BoxState,
+    pub(crate) version: u64,
+    pub(crate) position: Position,
+    pub(crate) recent: Recent,
+}
+
+impl Folded {
+    pub(crate) fn new(state: BoxState) -> Self {
+        Self { state, version: 0, position: Position::START, recent: Recent::default() }
+    }
+
+    /// Moves past a commit whose events are already in the state.
+    pub(crate) fn advance(&mut self, id: &str, version: u64, position: Position) {
+        self.version = version;
+        self.position = position;
+        self.recent.remember(id, position);
+    }
+
+    /// Moves past a commit read from the log.
+    pub(crate) fn advance_past(&mut self, commit: &Commit<'_>, position: Position) {
+        self.advance(commit.id(), commit.version_after(), position);
+    }
+}
+
+/// Ids of a stream's newest commits, as hashes of 8 bytes with an 8-byte position: at most 2 KiB a stream. A hit is
+/// confirmed in the log, so a collision costs a read, not a wrong answer.
+#[derive(Default)]
+pub(crate) struct Recent {
+    ring: VecDeque<(u64, Position)>,
+    /// Whether older ids have been dropped, so that absence here proves nothing.
+    forgot: bool,
+}
+
+impl Recent {
+    /// Retries come seconds, at most minutes, after the first try; even a busy stream rarely makes more commits in that
+    /// time. Beyond it the index answers.
+    const CAPACITY: usize = 128;
+
+    fn remember(&mut self, id: &str, position: Position) {
+        if self.ring.len() == Self::CAPACITY {
+            self.ring.pop_front();
+            self.forgot = true;
+        }
+        self.ring.push_back((hash(id), position));
+    }
+
+    /// Positions of commits that may carry this id, newest first.
+    pub(crate) fn candidates(&self, id: &str) -> Vec<Position> {
+        let wanted = hash(id);
+        self.ring.iter().rev().filter(|(hash, _)| *hash == wanted).map(|(_, position)| *position).collect()
+    }
+
+    /// The oldest commit still remembered, when older ones were forgotten.
+    pub(crate) fn forgotten_before(&self) -> Option<Position> {
+        self.forgot.then(|| self.ring.front().map(|(_, position)| *position)).flatten()
+    }
+}
+
+fn hash(id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    hasher.finish()
+}

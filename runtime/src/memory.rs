@@ -1,0 +1,319 @@
+//! Memory adapters of the ports, for tests and for the simulation. They pass the same suites as the real ones.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use kernel::{CommandId, Position, StreamName};
+use tokio::sync::watch;
+
+use crate::consume::{Begin, Released};
+use crate::effects::surviving;
+use crate::{
+    Append, AppendError, CommitIndex, EffectRow, EffectState, EffectStore, Filter, Freshness, Log, LogError, Lookup, Page,
+    Parked, ParkedState, Planned, Reader, Recorded, Settlement, StoreError, clock,
+};
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A log in memory.
+pub struct MemoryLog {
+    commits: std::sync::Arc<Mutex<Vec<Recorded>>>,
+    head: watch::Sender<u64>,
+}
+
+impl MemoryLog {
+    /// An empty log.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { commits: std::sync::Arc::default(), head: watch::Sender::new(0) }
+    }
+
+    /// Appends bytes that nobody has checked, as a faulty writer would.
+    pub fn append_raw(&self, stream: &StreamName, payload: &'static [u8]) -> Position {
+        let append = Append {
+            stream: stream.clone(),
+            id: CommandId::new("raw").expect("a valid id"),
+            expected: Position::START,
+            payload: bytes::Bytes::from_static(payload),
+            types: String::new(),
+        };
+        self.push(&mut locked(&self.commits), append)
+    }
+
+    fn push(&self, commits: &mut Vec<Recorded>, append: Append) -> Position {
+        let position = Position::at(commits.len() as u64 + 1);
+        commits.push(Recorded {
+            position,
+            subject: append.stream.to_string(),
+            stream: Some(append.stream),
+            recorded_at: clock::now(),
+            payload: append.payload,
+            remaining: 0,
+        });
+        self.head.send_replace(position.sequence());
+        position
+    }
+}
+
+impl Default for MemoryLog {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl Log for MemoryLog {
+    async fn append(&self, commit: Append) -> Result<Position, AppendError> {
+        let mut commits = locked(&self.commits);
+        let last = commits.iter().rev().find(|recorded| recorded.stream.as_ref() == Some(&commit.stream));
+        let last = last.map_or(Position::START, |recorded| recorded.position);
+        if last != commit.expected {
+            return Err(AppendError::Conflict);
+        }
+        Ok(self.push(&mut commits, commit))
+    }
+
+    async fn read_stream(&self, stream: &StreamName, after: Position, _: Freshness) -> Result<Page, LogError> {
+        let commits = locked(&self.commits);
+        let newer = commits.iter().skip(after.sequence() as usize);
+        let own = newer.filter(|recorded| recorded.stream.as_ref() == Some(stream));
+        // Small pages, so that every test of a caller also tests its paging.
+        let page: Vec<_> = own.take(3).cloned().collect();
+        Ok(Page { more: page.len() == 3, commits: page })
+    }
+
+    async fn at(&self, position: Position) -> Result<Option<Recorded>, LogError> {
+        let Some(index) = position.sequence().checked_sub(1) else { return Ok(None) };
+        Ok(locked(&self.commits).get(index as usize).cloned())
+    }
+
+    async fn read(&self, after: Position, filter: &Filter) -> Result<Reader, LogError> {
+        let admits = {
+            let filter = filter.clone();
+            move |recorded: &Recorded| match &recorded.stream {
+                Some(stream) => filter.admits(stream),
+                None => filter == Filter::default(),
+            }
+        };
+        let waiting = {
+            let commits = locked(&self.commits);
+            commits.iter().skip(after.sequence() as usize).filter(|recorded| admits(recorded)).count() as u64
+        };
+        let (commits, head) = (std::sync::Arc::clone(&self.commits), self.head.subscribe());
+        let stream = futures::stream::unfold((commits, head, after), move |(commits, mut head, after)| {
+            let admits = admits.clone();
+            async move {
+                let mut after = after.sequence();
+                loop {
+                    let found = {
+                        let all = locked(&commits);
+                        let mut rest = all.iter().skip(after as usize).filter(|recorded| admits(recorded));
+                        let found = rest.next().cloned();
+                        let remaining = rest.count() as u64;
+                        after = found.as_ref().map_or(all.len() as u64, |recorded| recorded.position.sequence());
+                        found.map(|recorded| Recorded { remaining, ..recorded })
+                    };
+                    if let Some(recorded) = found {
+                        return Some((Ok(recorded), (commits, head, Position::at(after))));
+                    }
+                    if head.wait_for(|head| *head > after).await.is_err() {
+                        let error = LogError { attempt: "read the log", reason: "it is gone".to_owned() };
+                        return Some((Err(error), (commits, head, Position::at(after))));
+                    }
+                }
+            }
+        });
+        Ok(Reader { waiting, commits: stream.boxed() })
+    }
+
+    async fn head(&self) -> Result<Position, LogError> {
+        Ok(Position::at(locked(&self.commits).len() as u64))
+    }
+}
+
+/// An index that knows what it was told, and how far that reaches.
+#[derive(Default)]
+pub struct MemoryIndex {
+    known: Mutex<(HashMap<(StreamName, CommandId), Position>, Position)>,
+}
+
+impl MemoryIndex {
+    /// Reads the log up to its head.
+    ///
+    /// # Errors
+    /// [`LogError`] when the log cannot be read.
+    pub async fn catch_up(&self, log: &dyn Log) -> Result<(), LogError> {
+        let head = log.head().await?;
+        for sequence in locked(&self.known).1.sequence() + 1..=head.sequence() {
+            let Some(recorded) = log.at(Position::at(sequence)).await? else { continue };
+            let mut known = locked(&self.known);
+            if let (Some(stream), Ok(commit)) = (&recorded.stream, recorded.commit())
+                && let Ok(id) = CommandId::new(commit.id())
+            {
+                known.0.insert((stream.clone(), id), recorded.position);
+            }
+            known.1 = recorded.position;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl CommitIndex for MemoryIndex {
+    async fn find(&self, stream: &StreamName, id: &CommandId) -> Result<Lookup, LogError> {
+        let known = locked(&self.known);
+        let found = known.0.get(&(stream.clone(), id.clone()));
+        Ok(found.map_or(Lookup::Absent { covers: known.1 }, |position| Lookup::Found(*position)))
+    }
+}
+
+#[derive(Default)]
+struct Consumer {
+    checkpoint: Position,
+    effects: BTreeMap<(StreamName, String), (EffectRow, EffectState)>,
+    parked: BTreeMap<Position, Parked>,
+    released: HashSet<String>,
+    revived: HashSet<(StreamName, String)>,
+}
+
+/// A record of effects in memory.
+#[derive(Default)]
+pub struct MemoryEffects {
+    consumers: Mutex<HashMap<String, Consumer>>,
+}
+
+impl MemoryEffects {
+    /// What a person does who wants a stream's parked commits handled.
+    pub fn release(&self, consumer: &str, subject: &str) {
+        locked(&self.consumers).entry(consumer.to_owned()).or_default().released.insert(subject.to_owned());
+    }
+
+    /// What a person does who wants a parked effect tried again.
+    pub fn revive(&self, consumer: &str, stream: &StreamName, name: &str) {
+        let mut consumers = locked(&self.consumers);
+        consumers.entry(consumer.to_owned()).or_default().revived.insert((stream.clone(), name.to_owned()));
+    }
+
+    /// Every effect of a consumer with its state.
+    pub fn effects(&self, consumer: &str) -> Vec<(EffectRow, EffectState)> {
+        let consumers = locked(&self.consumers);
+        consumers.get(consumer).map(|found| found.effects.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// What a consumer has parked.
+    pub fn parked(&self, consumer: &str) -> Vec<Parked> {
+        let consumers = locked(&self.consumers);
+        consumers.get(consumer).map(|found| found.parked.values().cloned().collect()).unwrap_or_default()
+    }
+}
+
+fn add(consumer: &mut Consumer, name: &str, plans: &[Planned]) {
+    let (rows, cancelled) = surviving(name, plans);
+    for key in cancelled {
+        if consumer.effects.get(&key).is_some_and(|(_, state)| *state == EffectState::Scheduled) {
+            consumer.effects.remove(&key);
+        }
+    }
+    for row in rows {
+        let key = (row.stream.clone(), row.name.clone());
+        consumer.effects.entry(key).or_insert((row, EffectState::Scheduled));
+    }
+}
+
+#[async_trait]
+impl EffectStore for MemoryEffects {
+    async fn begin(&self, consumer: &str) -> Result<Option<Begin>, StoreError> {
+        let mut consumers = locked(&self.consumers);
+        let found = consumers.entry(consumer.to_owned()).or_default();
+        let parked = found.parked.values().map(|parked| parked.subject.clone()).collect();
+        Ok(Some(Begin { checkpoint: found.checkpoint, parked }))
+    }
+
+    async fn record(
+        &self,
+        consumer: &str,
+        from: Position,
+        to: Position,
+        plans: &[Planned],
+        parked: &[Parked],
+    ) -> Result<(), StoreError> {
+        let mut consumers = locked(&self.consumers);
+        let found = consumers.entry(consumer.to_owned()).or_default();
+        if found.checkpoint != from {
+            return Err(StoreError::Lost(format!("the checkpoint is at {}, not {from}", found.checkpoint)));
+        }
+        add(found, consumer, plans);
+        found.parked.extend(parked.iter().map(|parked| (parked.position, parked.clone())));
+        found.checkpoint = to;
+        Ok(())
+    }
+
+    async fn pending(&self, consumer: &str) -> Result<Vec<EffectRow>, StoreError> {
+        let effects = self.effects(consumer).into_iter();
+        Ok(effects.filter(|(_, state)| *state == EffectState::Scheduled).map(|(row, _)| row).collect())
+    }
+
+    async fn settle(&self, consumer: &str, settlements: &[Settlement]) -> Result<(), StoreError> {
+        let mut consumers = locked(&self.consumers);
+        let found = consumers.entry(consumer.to_owned()).or_default();
+        for settlement in settlements {
+            if let Some((row, state)) = found.effects.get_mut(&(settlement.stream.clone(), settlement.name.clone())) {
+                *state = settlement.state.clone();
+                if let Some(due) = settlement.due {
+                    row.due = due;
+                    row.attempts += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn released(&self, consumer: &str) -> Result<Vec<Released>, StoreError> {
+        let mut consumers = locked(&self.consumers);
+        let found = consumers.entry(consumer.to_owned()).or_default();
+        let subjects: Vec<_> = found.released.drain().collect();
+        let of = |subject: &str| {
+            found.parked.values().filter(|parked| parked.subject == subject).map(|parked| parked.position).collect()
+        };
+        Ok(subjects.into_iter().map(|subject| Released { positions: of(&subject), subject }).collect())
+    }
+
+    async fn unpark(&self, consumer: &str, position: Position, plans: &[Planned]) -> Result<(), StoreError> {
+        let mut consumers = locked(&self.consumers);
+        let found = consumers.entry(consumer.to_owned()).or_default();
+        add(found, consumer, plans);
+        found.parked.remove(&position);
+        Ok(())
+    }
+
+    async fn park_again(&self, consumer: &str, position: Position, reason: &str) -> Result<(), StoreError> {
+        let mut consumers = locked(&self.consumers);
+        let found = consumers.entry(consumer.to_owned()).or_default();
+        if let Some(parked) = found.parked.get_mut(&position) {
+            parked.state = ParkedState::Cause;
+            parked.reason = reason.to_owned();
+        }
+        Ok(())
+    }
+
+    async fn revived(&self, consumer: &str) -> Result<Vec<EffectRow>, StoreError> {
+        let mut consumers = locked(&self.consumers);
+        let found = consumers.entry(consumer.to_owned()).or_default();
+        let keys: Vec<_> = found.revived.drain().collect();
+        let mut rows = Vec::new();
+        for key in keys {
+            if let Some((row, state)) = found.effects.get_mut(&key)
+                && *state == EffectState::Parked
+            {
+                *state = EffectState::Scheduled;
+                row.due = clock::now();
+                rows.push(row.clone());
+            }
+        }
+        Ok(rows)
+    }
+}

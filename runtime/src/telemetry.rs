@@ -1,0 +1,26 @@
+//! Names of metrics, in one place. Units last; `_total` for counters.
+
+/// Commands answered, by `category`, `command` and `outcome` (`accepted`, `nothing`, `duplicate`, or a problem's code).
+pub const COMMANDS_TOTAL: &str = "airstream_commands_total";
+/// Seconds from the door to the answer.
+pub const COMMAND_DURATION_SECONDS: &str = "airstream_command_duration_seconds";
+/// Appends refused by the guard and decided again.
+pub const APPEND_CONFLICTS_TOTAL: &str = "airstream_append_conflicts_total";
+/// Appends whose outcome had to be read back.
+pub const APPEND_AMBIGUOUS_TOTAL: &str = "airstream_append_ambiguous_total";
+/// Commits written together with one flush.
+pub const GROUP_COMMIT_SIZE: &str = "airstream_group_commit_size";
+/// Seconds from handing a group to the log until it was acknowledged.
+pub const APPEND_DURATION_SECONDS: &str = "airstream_append_duration_seconds";
+/// The log's newest position, as last seen by a consumer.
+pub const CONSUMER_HEAD_SEQUENCE: &str = "airstream_consumer_head_sequence";
+/// How far a consumer has come, by `consumer`.
+pub const CONSUMER_CHECKPOINT_SEQUENCE: &str = "airstream_consumer_checkpoint_sequence";
+/// Events a consumer has yet to see, by `consumer`.
+pub const CONSUMER_LAG_EVENTS: &str = "airstream_consumer_lag_events";
+/// Unix time at which a consumer's loop last turned, by `consumer`: a quiet log must not look like a dead loop.
+pub const CONSUMER_HEARTBEAT_TIMESTAMP_SECONDS: &str = "airstream_consumer_heartbeat_timestamp_seconds";
+/// Commits that a consumer has set aside, by `consumer`.
+pub const CONSUMER_PARKED_EVENTS: &str = "airstream_consumer_parked_events";
+/// Effects performed, by `consumer` and `outcome` (`done`, `retry`, `parked`).
+pub const EFFECTS_TOTAL: &str = "airstream_effects_total";

@@ -1,0 +1,451 @@
+//! The writer of a shard. It keeps folded streams in memory, works on many streams at once and on each stream one
+//! command at a time, and never decides on anything the guard would not confirm.
+
+use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroUsize;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use kernel::{Commit, CommandId, Draft, Fingerprint, NewEvent, Position, Problem, Stamp, StreamName, Timestamp};
+use lru::LruCache;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::execute::{Environment, ExecutorRef, defect, outcome_unknown};
+use crate::folded::{BoxState, Folded};
+use crate::registry::ErasedDecider;
+use crate::{Answer, Append, AppendError, Freshness, Inspected, LogError, Lookup, Recorded, Request, clock, telemetry};
+
+/// Something to do on one stream.
+pub(crate) struct Job {
+    pub(crate) stream: StreamName,
+    pub(crate) ask: Ask,
+}
+
+pub(crate) enum Ask {
+    Execute { request: Box<Request>, taken_at: Timestamp, reply: oneshot::Sender<Result<Answer, Problem>> },
+    Inspect { reply: oneshot::Sender<Result<Inspected<BoxState>, Problem>> },
+}
+
+/// What a finished job leaves: the folded stream, unless its state is in doubt.
+type Finished = (StreamName, Option<Folded>);
+
+/// One shard's loop. It owns the cache; a running job owns the one entry it works on, so there is nothing to lock.
+pub(crate) struct Shard {
+    environment: Arc<Environment>,
+    executor: ExecutorRef,
+    inbox: mpsc::Receiver<Job>,
+    cache: LruCache<StreamName, Folded>,
+    /// Streams being worked on, with the jobs that wait for them.
+    busy: HashMap<StreamName, VecDeque<Job>>,
+    running: FuturesUnordered<BoxFuture<'static, Finished>>,
+    outstanding: usize,
+}
+
+impl Shard {
+    pub(crate) fn new(environment: Arc<Environment>, executor: ExecutorRef, inbox: mpsc::Receiver<Job>) -> Self {
+        let capacity = NonZeroUsize::new(environment.options.streams_per_shard).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            environment,
+            executor,
+            inbox,
+            cache: LruCache::new(capacity),
+            busy: HashMap::new(),
+            running: FuturesUnordered::new(),
+            outstanding: 0,
+        }
+    }
+
+    /// Runs until the inbox is closed and everything taken is answered.
+    pub(crate) async fn run(mut self) {
+        let limit = self.environment.options.queue_per_shard;
+        let mut open = true;
+        while open || self.outstanding > 0 {
+            tokio::select! {
+                // Past the limit jobs stay in the inbox, which is bounded: that is where callers learn of overload.
+                job = self.inbox.recv(), if open && self.outstanding < limit => match job {
+                    Some(job) => self.take(job),
+                    None => open = false,
+                },
+                Some((stream, folded)) = self.running.next() => self.put_back(stream, folded),
+            }
+        }
+    }
+
+    fn take(&mut self, job: Job) {
+        self.outstanding += 1;
+        match self.busy.get_mut(&job.stream) {
+            Some(waiting) => waiting.push_back(job),
+            None => {
+                let folded = self.cache.pop(&job.stream);
+                self.busy.insert(job.stream.clone(), VecDeque::new());
+                self.begin(job, folded);
+            }
+        }
+    }
+
+    fn begin(&mut self, job: Job, folded: Option<Folded>) {
+        let stream = job.stream.clone();
+        let work = Work { environment: Arc::clone(&self.environment), executor: self.executor.clone(), stream };
+        let done = job.stream.clone();
+        // A panic in a decider is a defect of that decider: its caller hears of it, the shard goes on.
+        let guarded = AssertUnwindSafe(async move { work.perform(job.ask, folded).await }).catch_unwind();
+        self.running.push(guarded.map(move |result| (done, result.unwrap_or(None))).boxed());
+    }
+
+    fn put_back(&mut self, stream: StreamName, folded: Option<Folded>) {
+        self.outstanding -= 1;
+        match self.busy.get_mut(&stream).and_then(VecDeque::pop_front) {
+            Some(next) => self.begin(next, folded),
+            None => {
+                self.busy.remove(&stream);
+                if let Some(folded) = folded {
+                    self.cache.put(stream, folded);
+                }
+            }
+        }
+    }
+}
+
+/// One job's work on one stream.
+struct Work {
+    environment: Arc<Environment>,
+    executor: ExecutorRef,
+    stream: StreamName,
+}
+
+/// A result, and the folded stream if it can still be trusted.
+type Outcome<T> = (Result<T, Problem>, Option<Folded>);
+
+impl Work {
+    async fn perform(&self, ask: Ask, folded: Option<Folded>) -> Option<Folded> {
+        match ask {
+            Ask::Execute { request, taken_at, reply } => {
+                let (result, folded) = self.execute(*request, taken_at, folded).await;
+                // The caller may have given up waiting; the outcome stands all the same.
+                let _ = reply.send(result);
+                folded
+            }
+            Ask::Inspect { reply } => {
+                let (result, folded) = self.inspect(folded).await;
+                let _ = reply.send(result);
+                folded
+            }
+        }
+    }
+
+    async fn inspect(&self, folded: Option<Folded>) -> Outcome<Inspected<BoxState>> {
+        let category = self.stream.category.as_str();
+        let Some(decider) = self.environment.registry.owner(category) else {
+            return (Err(Problem::new(404, "unknown_category", format!("There is no category `{category}`."))), None);
+        };
+        let folded = match self.catch_up(&*decider, folded, Freshness::Leader).await {
+            Ok(folded) => folded,
+            Err(problem) => return (Err(problem), None),
+        };
+        let state = decider.clone_state(&folded.state);
+        (Ok(Inspected { state, version: folded.version, position: folded.position }), Some(folded))
+    }
+
+    async fn execute(&self, request: Request, taken_at: Timestamp, folded: Option<Folded>) -> Outcome<Answer> {
+        let command = &request.command;
+        let decider = match self.environment.registry.find(self.stream.category.as_str(), command, request.internal) {
+            Ok(decider) => decider,
+            Err(problem) => return (Err(problem), folded),
+        };
+        let given = request.id.is_some();
+        let id = match request.id.clone() {
+            Some(id) => id,
+            None => match CommandId::new(&clock::fresh_id("cmd_")) {
+                Ok(id) => id,
+                Err(error) => return (Err(error.into()), folded),
+            },
+        };
+        let was_cached = folded.is_some();
+        let mut folded = match folded {
+            Some(folded) => folded,
+            None => match self.catch_up(&*decider, None, Freshness::Any).await {
+                Ok(folded) => folded,
+                Err(problem) => return (Err(problem), None),
+            },
+        };
+        let fingerprint = Fingerprint::of(command, &request.body);
+        if given {
+            match self.accepted_before(&folded, &id, &fingerprint).await {
+                Ok(None) => {}
+                Ok(Some(answer)) => return (Ok(answer), Some(folded)),
+                Err(problem) => return (Err(problem), Some(folded)),
+            }
+        }
+
+        let stamp = Stamp { at: taken_at, id: id.clone(), stream: self.stream.clone(), principal: request.principal.clone() };
+        let parsed = match decider.parse(command, &request.body, &stamp) {
+            Ok(parsed) => parsed,
+            Err(problem) => return (Err(problem), Some(folded)),
+        };
+        let prepared = match self.executor.get() {
+            Ok(executor) => decider.prepare(parsed, &stamp, &executor).await,
+            Err(problem) => Err(problem),
+        };
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(problem) => return (Err(problem), Some(folded)),
+        };
+
+        // Only what the guard confirms is certain. A yes is confirmed by its append; a no, or a nothing, is decided once
+        // more on a fresh tail if the first state came from memory.
+        let mut fresh = !was_cached;
+        for _ in 0..=self.environment.options.conflict_retries {
+            let decision = check_version(&request, &folded).and_then(|()| decider.decide(&folded.state, &prepared));
+            let nothing_to_write = decision.as_ref().map_or(true, |decision| decision.events.is_empty());
+            if nothing_to_write && !fresh {
+                let before = folded.position;
+                folded = match self.catch_up(&*decider, Some(folded), Freshness::Leader).await {
+                    Ok(folded) => folded,
+                    Err(problem) => return (Err(problem), None),
+                };
+                fresh = true;
+                if folded.position != before {
+                    match self.accepted_before(&folded, &id, &fingerprint).await {
+                        Ok(None) => continue,
+                        Ok(Some(answer)) => return (Ok(answer), Some(folded)),
+                        Err(problem) => return (Err(problem), Some(folded)),
+                    }
+                }
+            }
+            let decision = match decision {
+                Ok(decision) => decision,
+                Err(problem) => return (Err(problem), Some(folded)),
+            };
+            if decision.events.is_empty() {
+                return (Ok(self.nothing_changed(&id, &folded)), Some(folded));
+            }
+
+            let draft = self.draft(&request, &id, &fingerprint, taken_at, &folded, decision.events.clone());
+            let payload = draft.to_bytes();
+            match self.append(&draft, &payload, folded.position).await {
+                Ok(position) => {
+                    let commit = match Commit::parse(&payload) {
+                        Ok(commit) => commit,
+                        Err(error) => return (Err(defect(&error.to_string())), None),
+                    };
+                    let answer = Answer::of(&self.stream, &id, &commit, position);
+                    let version = commit.version_after();
+                    let Folded { state, recent, .. } = folded;
+                    let mut folded = Folded { state: decider.apply(state, decision), version, position, recent };
+                    folded.advance(id.as_str(), version, position);
+                    return (Ok(answer), Some(folded));
+                }
+                Err(AppendError::Refused(reason)) => {
+                    let detail = format!("The log does not take this commit: {reason}.");
+                    return (Err(Problem::new(507, "log_refused", detail)), Some(folded));
+                }
+                Err(AppendError::Unavailable(reason)) => {
+                    tracing::warn!(stream = %self.stream, reason, "the log could not be reached");
+                    return (Err(Problem::unavailable("The log cannot be reached; nothing was written.", 1_000)), Some(folded));
+                }
+                Err(error @ (AppendError::Conflict | AppendError::Ambiguous(_))) => {
+                    let metric = match &error {
+                        AppendError::Conflict => telemetry::APPEND_CONFLICTS_TOTAL,
+                        _ => telemetry::APPEND_AMBIGUOUS_TOTAL,
+                    };
+                    metrics::counter!(metric).increment(1);
+                    tracing::debug!(stream = %self.stream, %error, "reading the tail before deciding again");
+                    folded = match self.catch_up(&*decider, Some(folded), Freshness::Leader).await {
+                        Ok(folded) => folded,
+                        Err(_) => return (Err(outcome_unknown("the log went away while it was being written")), None),
+                    };
+                    fresh = true;
+                    match self.accepted_before(&folded, &id, &fingerprint).await {
+                        Ok(None) => {}
+                        // It was this very call that wrote it, so the answer is not a repeat of one given before.
+                        Ok(Some(answer)) => return (Ok(Answer { repeated: false, ..answer }), Some(folded)),
+                        Err(problem) => return (Err(problem), Some(folded)),
+                    }
+                }
+            }
+        }
+        let detail = "Others keep changing this stream; nothing was written. Ask again with the same command id.";
+        (Err(Problem::new(409, "contended", detail).retry_after(250)), Some(folded))
+    }
+
+    fn nothing_changed(&self, id: &CommandId, folded: &Folded) -> Answer {
+        Answer {
+            accepted: true,
+            command_id: id.clone(),
+            stream: self.stream.to_string(),
+            position: folded.position,
+            version: folded.version,
+            events: Vec::new(),
+            repeated: false,
+        }
+    }
+
+    fn draft(
+        &self,
+        request: &Request,
+        id: &CommandId,
+        fingerprint: &Fingerprint,
+        at: Timestamp,
+        folded: &Folded,
+        events: Vec<NewEvent>,
+    ) -> Draft {
+        let own = || id.as_str().to_owned();
+        Draft {
+            stream: self.stream.clone(),
+            id: id.clone(),
+            command: request.command.clone(),
+            fingerprint: fingerprint.clone(),
+            version_before: folded.version,
+            at,
+            actor: request.principal.clone(),
+            correlation: request.correlation.clone().unwrap_or_else(own),
+            causation: request.causation.clone().unwrap_or_else(own),
+            traceparent: request.traceparent.clone(),
+            events,
+        }
+    }
+
+    async fn append(&self, draft: &Draft, payload: &[u8], expected: Position) -> Result<Position, AppendError> {
+        let mut types: Vec<&str> = draft.events.iter().map(|event| event.type_name).collect();
+        types.dedup();
+        let append = Append {
+            stream: self.stream.clone(),
+            id: draft.id.clone(),
+            expected,
+            payload: bytes::Bytes::copy_from_slice(payload),
+            types: types.join(","),
+        };
+        self.environment.log.append(append).await
+    }
+
+    /// Folds what the log has beyond `folded`.
+    async fn catch_up(
+        &self,
+        decider: &dyn ErasedDecider,
+        folded: Option<Folded>,
+        fresh: Freshness,
+    ) -> Result<Folded, Problem> {
+        let mut folded = folded.unwrap_or_else(|| Folded::new(decider.initial()));
+        loop {
+            let page = self.environment.log.read_stream(&self.stream, folded.position, fresh).await;
+            let page = page.map_err(|error| log_unreadable(&error))?;
+            for recorded in &page.commits {
+                folded = self.fold(decider, folded, recorded)?;
+            }
+            if !page.more {
+                return Ok(folded);
+            }
+        }
+    }
+
+    fn fold(&self, decider: &dyn ErasedDecider, mut folded: Folded, recorded: &Recorded) -> Result<Folded, Problem> {
+        let unreadable = |reason: String| {
+            tracing::error!(stream = %self.stream, position = recorded.position.sequence(), reason, "unreadable history");
+            let detail = format!(
+                "The history of `{}` cannot be read at {}: {reason}. Nothing can be decided on it until that is fixed.",
+                self.stream, recorded.position
+            );
+            Problem::new(500, "unreadable_history", detail)
+        };
+        let commit = recorded.commit().map_err(|error| unreadable(error.to_string()))?;
+        folded.state = decider.fold(folded.state, &commit).map_err(|error| unreadable(error.to_string()))?;
+        folded.advance_past(&commit, recorded.position);
+        Ok(folded)
+    }
+
+    /// The answer to a command id that has been accepted before, however long ago.
+    async fn accepted_before(
+        &self,
+        folded: &Folded,
+        id: &CommandId,
+        fingerprint: &Fingerprint,
+    ) -> Result<Option<Answer>, Problem> {
+        for position in folded.recent.candidates(id.as_str()) {
+            if let Some(answer) = self.answer_at(position, id, fingerprint).await? {
+                return Ok(Some(answer));
+            }
+        }
+        let Some(oldest_known) = folded.recent.forgotten_before() else { return Ok(None) };
+        let found = self.environment.index.find(&self.stream, id).await.map_err(|error| log_unreadable(&error))?;
+        match found {
+            Lookup::Found(position) => self.answer_at(position, id, fingerprint).await,
+            Lookup::Absent { covers } if covers >= oldest_known => Ok(None),
+            Lookup::Absent { covers } => self.search(covers, oldest_known, id, fingerprint).await,
+        }
+    }
+
+    /// Looks through the part of the history that neither memory nor index covers.
+    async fn search(
+        &self,
+        mut after: Position,
+        before: Position,
+        id: &CommandId,
+        fingerprint: &Fingerprint,
+    ) -> Result<Option<Answer>, Problem> {
+        loop {
+            let page = self.environment.log.read_stream(&self.stream, after, Freshness::Any).await;
+            let page = page.map_err(|error| log_unreadable(&error))?;
+            for recorded in &page.commits {
+                if recorded.position >= before {
+                    return Ok(None);
+                }
+                if let Some(answer) = self.answer_of(recorded, id, fingerprint)? {
+                    return Ok(Some(answer));
+                }
+                after = recorded.position;
+            }
+            if !page.more {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn answer_at(
+        &self,
+        position: Position,
+        id: &CommandId,
+        fingerprint: &Fingerprint,
+    ) -> Result<Option<Answer>, Problem> {
+        let recorded = self.environment.log.at(position).await.map_err(|error| log_unreadable(&error))?;
+        recorded.map_or(Ok(None), |recorded| self.answer_of(&recorded, id, fingerprint))
+    }
+
+    fn answer_of(
+        &self,
+        recorded: &Recorded,
+        id: &CommandId,
+        fingerprint: &Fingerprint,
+    ) -> Result<Option<Answer>, Problem> {
+        let Ok(commit) = recorded.commit() else { return Ok(None) };
+        if commit.id() != id.as_str() || recorded.stream.as_ref() != Some(&self.stream) {
+            return Ok(None);
+        }
+        if commit.first().commandhash != fingerprint.as_str() {
+            let detail = format!(
+                "The command id `{id}` was used on this stream for another command (`{}`, or another body). Use a new id.",
+                commit.first().command
+            );
+            return Err(Problem::new(422, "command_id_reused", detail));
+        }
+        let answer = Answer::of(&self.stream, id, &commit, recorded.position);
+        Ok(Some(Answer { repeated: true, ..answer }))
+    }
+}
+
+fn check_version(request: &Request, folded: &Folded) -> Result<(), Problem> {
+    match request.expected_version {
+        Some(expected) if expected != folded.version => {
+            let detail = format!("The stream has version {}, not {expected}; read it again and decide anew.", folded.version);
+            Err(Problem::new(409, "version_conflict", detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn log_unreadable(error: &LogError) -> Problem {
+    tracing::warn!(%error, "the log could not be read");
+    Problem::unavailable("The log cannot be read right now; nothing was written.", 1_000)
+}
