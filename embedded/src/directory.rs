@@ -41,7 +41,8 @@ impl Directory {
         let path = path.canonicalize().map_err(|error| StartError::io("find", path, error))?;
         let lock = lock(&path)?;
         require_way_to(&path.join("pg"), run_as.as_ref())?;
-        let directory = Directory { path, run_as, remove_at_end: false, socket_elsewhere: OnceLock::new(), _lock: lock };
+        let directory =
+            Directory { path, run_as, remove_at_end: false, socket_elsewhere: OnceLock::new(), _lock: lock };
         make(&directory.log(), 0o700)?;
         directory.make_for_servers(&directory.nats())?;
         Ok(directory)
@@ -118,6 +119,11 @@ impl Directory {
     /// Makes a folder that belongs to the servers' user and nobody else.
     pub(crate) fn make_for_servers(&self, folder: &Path) -> Result<(), StartError> {
         make(folder, 0o700)?;
+        // A link would lead the two calls below to somebody else's folder.
+        if !folder.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            let source = io::Error::from(io::ErrorKind::NotADirectory);
+            return Err(StartError::NotWritable { path: folder.to_owned(), source });
+        }
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
             .map_err(|error| StartError::io("set the rights of", folder, error))?;
         self.give_to_servers(folder)
@@ -125,7 +131,9 @@ impl Directory {
 
     /// Gives a file, or a folder with all that is in it, to the servers' user.
     pub(crate) fn give_to_servers(&self, path: &Path) -> Result<(), StartError> {
-        let Some(user) = &self.run_as else { return Ok(()) };
+        let Some(user) = &self.run_as else {
+            return Ok(());
+        };
         give(path, user).map_err(|error| StartError::io("change the owner of", path, error))
     }
 }
@@ -162,14 +170,14 @@ fn give(path: &Path, user: &RunAs) -> io::Result<()> {
     std::os::unix::fs::lchown(path, Some(user.uid), Some(user.gid))
 }
 
-/// Makes a folder with its parents. Those above it get 0755 from the usual mask.
+/// Makes a folder with its parents, whatever the mask is. Parents can be entered by those who can enter the folder.
 pub(crate) fn make(path: &Path, mode: u32) -> Result<(), StartError> {
     let failed = |error| StartError::io("make the folder", path, error);
     if path.is_dir() {
         return Ok(());
     }
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(failed)?;
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        make(parent, if mode & 0o001 == 0 { 0o700 } else { 0o755 })?;
     }
     match DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
@@ -200,7 +208,9 @@ fn lock(folder: &Path) -> Result<File, StartError> {
 
 /// Removes temporary folders of processes that were killed. Best effort: what cannot be removed stays.
 fn remove_abandoned(temp: &Path) {
-    let Ok(entries) = fs::read_dir(temp) else { return };
+    let Ok(entries) = fs::read_dir(temp) else {
+        return;
+    };
     for entry in entries.flatten() {
         let path = entry.path();
         let ours = entry.file_name().to_string_lossy().starts_with(EPHEMERAL_PREFIX);

@@ -7,7 +7,7 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
 
 use crate::deps::Dependency;
-use crate::find::{self, Lookup};
+use crate::find::{self, Lookup, Seen};
 use crate::options::Options;
 use crate::progress::Child;
 use crate::users::{self, blocked_at};
@@ -89,21 +89,31 @@ fn fail(name: &str, detail: String, hint: String) -> Finding {
 
 fn server(what: Child, options: &Options, run_as: Option<&users::RunAs>) -> Finding {
     let name = what.to_string();
-    match find::look(what, options, run_as) {
-        Err(error) => fail(&name, error.to_string(), String::new()),
-        Ok(Lookup::External(_)) => ok(&name, "given by URL; it is not started and not watched".to_owned()),
-        Ok(Lookup::Found(chosen)) => {
-            ok(&name, format!("{} {} ({})", chosen.version_text(), chosen.path.display(), chosen.source))
+    let Seen { lookup, broken_cache } = match find::look(what, options, run_as) {
+        Err(error) => return fail(&name, error.to_string(), String::new()),
+        Ok(seen) => seen,
+    };
+    let damaged = broken_cache.map(|why| format!("the cached one is damaged: {why}"));
+    match lookup {
+        Lookup::External(_) => ok(&name, "given by URL; it is not started and not watched".to_owned()),
+        Lookup::Found(chosen) => {
+            let detail = format!("{} {} ({})", chosen.version_text(), chosen.path.display(), chosen.source);
+            match damaged {
+                None => ok(&name, detail),
+                Some(damaged) => warn(&name, format!("{detail}; {damaged}"), "the next start removes it".to_owned()),
+            }
         }
-        Ok(Lookup::Missing { passed_over, broken_cache }) => {
+        Lookup::Missing { passed_over } => {
             let mut seen = passed_over;
-            seen.extend(broken_cache.map(|why| format!("the cached one is damaged: {why}")));
+            seen.extend(damaged);
             let seen = if seen.is_empty() { "none on this machine".to_owned() } else { seen.join("; ") };
             match Dependency::of(what) {
                 Ok(dependency) => {
                     warn(&name, seen, format!("the next start fetches {} and verifies it", dependency.package))
                 }
-                Err(reason) => fail(&name, format!("{seen}; {reason}"), "install it, or give its path or URL".to_owned()),
+                Err(reason) => {
+                    fail(&name, format!("{seen}; {reason}"), "install it, or give its path or URL".to_owned())
+                }
             }
         }
     }
@@ -134,13 +144,19 @@ fn folder(name: &str, path: &Path, run_as: Option<&users::RunAs>) -> Finding {
 
 fn lock(data_dir: &Path) -> Finding {
     let path = data_dir.join("lock");
-    let Ok(file) = File::open(&path) else { return ok("lock", "never started here".to_owned()) };
+    let Ok(file) = File::open(&path) else {
+        return ok("lock", "never started here".to_owned());
+    };
     match file.try_lock_shared() {
         Ok(()) => ok("lock", "free".to_owned()),
         Err(_) => {
             let pid = crate::state::read(&data_dir.join("state.json")).holder.map(|holder| holder.pid);
             let by = pid.map(|pid| format!(" by process {pid}")).unwrap_or_default();
-            warn("lock", format!("held{by}: a stack is running here"), "a second one needs another data directory".to_owned())
+            warn(
+                "lock",
+                format!("held{by}: a stack is running here"),
+                "a second one needs another data directory".to_owned(),
+            )
         }
     }
 }
@@ -166,7 +182,9 @@ fn space(path: &Path) -> Finding {
 fn loopback() -> Finding {
     match std::net::TcpListener::bind("127.0.0.1:0") {
         Ok(_) => ok("loopback", "free ports on 127.0.0.1".to_owned()),
-        Err(error) => fail("loopback", format!("no port on 127.0.0.1: {error}"), "bring the loopback interface up".to_owned()),
+        Err(error) => {
+            fail("loopback", format!("no port on 127.0.0.1: {error}"), "bring the loopback interface up".to_owned())
+        }
     }
 }
 

@@ -21,7 +21,9 @@ pub enum StartError {
         pid: Option<u32>,
     },
     /// Neither the XDG variables nor `HOME` say where this user's files belong.
-    #[error("this user has no home directory to keep data in: set HOME, or give a data directory and a cache directory")]
+    #[error(
+        "this user has no home directory to keep data in: set HOME, or give a data directory and a cache directory"
+    )]
     NoHome,
     /// A folder cannot be created or written.
     #[error("{path} is not writable: make it so, or choose another folder with enough rights", path = path.display())]

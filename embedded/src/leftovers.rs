@@ -3,7 +3,7 @@
 //! A process counts as ours if number and start time are those written down, or if it is a server whose working
 //! directory is one of this folder's. Both are called under the folder's lock.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,8 @@ pub(crate) fn at_work_in(folder: &Path, written_down: Option<&Process>) -> Vec<P
     let mut found = found_in_proc(folder);
     if let Some(process) = written_down
         && still_there(process)
+        // After a reboot another process may have both numbers.
+        && executable(process.pid).is_none_or(|exe| exe.file_name() == process.exe.file_name())
         && !found.iter().any(|other| other.pid == process.pid)
     {
         found.push(process.clone());
@@ -49,17 +51,24 @@ pub(crate) fn at_work_in(folder: &Path, written_down: Option<&Process>) -> Vec<P
     found
 }
 
+fn executable(pid: u32) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/exe")).ok()
+}
+
 fn found_in_proc(folder: &Path) -> Vec<Process> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     let mut found = Vec::new();
     for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let at = |link: &str| std::fs::read_link(entry.path().join(link)).ok();
-        if at("cwd").as_deref() != Some(folder) {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        if std::fs::read_link(entry.path().join("cwd")).ok().as_deref() != Some(folder) {
             continue;
         }
         // Somebody's shell may have this working directory too.
-        let Some(exe) = at("exe") else { continue };
+        let Some(exe) = executable(pid) else { continue };
         let name = exe.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if ["postgres", "nats-server"].contains(&name.trim_end_matches(" (deleted)")) {
             found.push(Process::of(pid, &exe));

@@ -120,6 +120,7 @@ pub(crate) fn start(
         (Some(client), Some(monitor)) if is_free(client) && is_free(monitor) => Some(Ports { client, monitor }),
         _ => None,
     };
+    let sync_always = options.nats_sync_always && !options.ephemeral;
     let ports = Arc::new(Mutex::new(remembered));
     let server = || {
         Box::new(NatsServer {
@@ -128,13 +129,17 @@ pub(crate) fn start(
             log: log.clone(),
             run_as: directory.run_as().cloned(),
             instance: before.instance.clone(),
-            sync_always: options.nats_sync_always,
+            sync_always,
             accounts: accounts.clone(),
             sys_password: sys_password.clone(),
             ports: ports.clone(),
             state: state.clone(),
         })
     };
+    if !sync_always {
+        let text = "acknowledged events may be lost in a power cut: the server does not wait for the disk".to_owned();
+        report(&Progress::Notice { what: Child::Nats, text });
+    }
     report(&Progress::Starting { what: Child::Nats });
     let started = Instant::now();
     let first_try = Supervisor::start(server(), options.start_timeout, failures.clone());
@@ -312,7 +317,8 @@ impl Server for NatsServer {
         command.arg("--config").arg(&configuration).current_dir(&self.folder);
         as_server(&mut command, &self.log, self.run_as.as_ref())?;
         if let Some(user) = &self.run_as {
-            std::os::unix::fs::chown(&configuration, Some(user.uid), Some(user.gid))
+            // Not through a link: the folder is the servers' and what is in it is theirs to replace.
+            std::os::unix::fs::lchown(&configuration, Some(user.uid), Some(user.gid))
                 .map_err(|error| StartError::io("change the owner of", &configuration, error))?;
         }
         Ok(command)

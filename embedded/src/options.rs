@@ -14,7 +14,8 @@ pub struct Options {
     /// The folder of this stack; `nats/`, `pg/`, `s/` (socket), `log/`, `secrets.json`, `state.json` and `lock` live in it.
     /// Ignored when `ephemeral` is set.
     pub data_dir: PathBuf,
-    /// Use a temporary folder that is removed at stop, and do not wait for the disk in PostgreSQL.
+    /// Use a temporary folder that is removed at stop, and wait for the disk nowhere: what is thrown away at the end
+    /// need not survive a power cut. Overrides `nats_sync_always` and `postgres_fsync`.
     pub ephemeral: bool,
     /// Use this NATS server instead of starting one. It is not supervised.
     pub nats_url: Option<String>,
@@ -34,7 +35,7 @@ pub struct Options {
     /// Write `sync_interval: always`, so that an acknowledged event survives a power cut.
     /// Without it NATS waits up to two minutes before it asks the disk to keep what it has acknowledged.
     pub nats_sync_always: bool,
-    /// `fsync` in PostgreSQL. `ephemeral` turns it off as well.
+    /// `fsync` in PostgreSQL.
     pub postgres_fsync: bool,
     /// How long a server may take from its start to its first answer. Fetching has its own, longer limit.
     pub start_timeout: Duration,
@@ -99,9 +100,7 @@ fn standard_dir(for_root: &str, variable: &str, below_home: &str) -> Result<Path
         return Ok(Path::new(for_root).join("airstream"));
     }
     // The XDG specification: relative values are invalid and to be ignored.
-    let from_variable = std::env::var_os(variable)
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
+    let from_variable = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = from_variable
         .or_else(|| std::env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(below_home)));
     base.map(|base| base.join("airstream")).ok_or(StartError::NoHome)

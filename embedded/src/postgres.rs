@@ -115,7 +115,11 @@ pub(crate) fn start(
         directory.give_to_servers(&cluster)?;
         leftovers::remove_stale_pid_file(&cluster, &cluster.join("postmaster.pid"));
         if forgotten {
-            notice(report, Child::Postgres, "its password was not in secrets.json any more: PostgreSQL gets a new one".to_owned());
+            notice(
+                report,
+                Child::Postgres,
+                "its password was not in secrets.json any more: PostgreSQL gets a new one".to_owned(),
+            );
             initialise.new_password(&cluster)?;
         }
     }
@@ -329,8 +333,7 @@ impl Server for PostgresServer {
     }
 
     fn probe(&self, _pid: u32) -> Result<(), String> {
-        let mut stream =
-            UnixStream::connect(self.socket_dir.join(SOCKET)).map_err(|error| error.to_string())?;
+        let mut stream = UnixStream::connect(self.socket_dir.join(SOCKET)).map_err(|error| error.to_string())?;
         answer_to_startup(&mut stream)
     }
 

@@ -41,12 +41,12 @@ pub struct SharedOptions {
 }
 
 impl SharedOptions {
-    /// 64 accounts without further users, syncing always.
+    /// 128 accounts without further users, syncing always.
     pub fn new(manifest_dir: impl Into<PathBuf>) -> SharedOptions {
         SharedOptions {
             manifest_dir: manifest_dir.into(),
             nats_users: Vec::new(),
-            accounts: 64,
+            accounts: 128,
             nats_sync_always: true,
         }
     }

@@ -29,11 +29,8 @@ pub async fn start(
     let report: Report = Arc::new(on_progress);
     on_own_thread(move || {
         let run_as = users::run_as()?;
-        let directory = if options.ephemeral {
-            Directory::temporary(run_as)?
-        } else {
-            Directory::open(&options.data_dir, run_as)?
-        };
+        let directory =
+            if options.ephemeral { Directory::temporary(run_as)? } else { Directory::open(&options.data_dir, run_as)? };
         start_in(directory, &options, &report)
     })
     .await?
@@ -45,10 +42,7 @@ pub(crate) async fn on_own_thread<T: Send + 'static>(
 ) -> Result<T, StartError> {
     let failed = |source| StartError::Io { doing: "run a thread of our own".to_owned(), source };
     let (sender, receiver) = oneshot::channel();
-    thread::Builder::new()
-        .name("embedded".to_owned())
-        .spawn(move || drop(sender.send(work())))
-        .map_err(failed)?;
+    thread::Builder::new().name("embedded".to_owned()).spawn(move || drop(sender.send(work()))).map_err(failed)?;
     receiver.await.map_err(|_| failed(std::io::Error::other("it panicked")))
 }
 

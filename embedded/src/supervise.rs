@@ -25,8 +25,7 @@ use crate::spawn::spawn;
 const RESTARTS: usize = 3;
 const RESTART_WINDOW: Duration = Duration::from_secs(60);
 /// The wait before the first, second and third restart.
-const BACKOFF: [Duration; RESTARTS] =
-    [Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(2)];
+const BACKOFF: [Duration; RESTARTS] = [Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(2)];
 /// How long a server may take to end when asked, before it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -235,10 +234,17 @@ impl Inner {
     fn wait_until_ready(&self, child: &mut ChildProcess) -> Result<(), String> {
         let started = Instant::now();
         loop {
-            match child.try_wait() {
-                Ok(Some(status)) => return Err(format!("it ended with {status}")),
-                Ok(None) => {}
-                Err(error) => return Err(error.to_string()),
+            {
+                // Under the lock, because it may free the process number.
+                let mut state = self.state();
+                match child.try_wait() {
+                    Ok(None) => {}
+                    Ok(Some(status)) => {
+                        state.pid = None;
+                        return Err(format!("it ended with {status}"));
+                    }
+                    Err(error) => return Err(error.to_string()),
+                }
             }
             let reason = match self.server.probe(child.id()) {
                 Ok(()) => return Ok(()),

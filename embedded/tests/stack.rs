@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -214,6 +215,23 @@ async fn stop_leaves_no_process_and_an_ephemeral_one_no_folder() {
     assert!(!pids.iter().any(|pid| alive(*pid)));
 }
 
+#[test]
+fn the_servers_outlive_the_runtime_that_started_them() {
+    let folder = folder();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let options = options(folder.path());
+    let stack = std::thread::spawn(move || runtime().block_on(started(options))).join().unwrap();
+    // A server whose parent thread has ended would be on its way out now; and its end would be noticed.
+    runtime().block_on(async {
+        assert!(stack.kill_child(Child::Postgres, Signal::SIGKILL).await);
+        until("it is back", async || (stack.restarts(Child::Postgres) == 1).then_some(())).await;
+        sqlx::query("SELECT 1").execute(&mut sql(&stack).await).await.unwrap();
+        nats(&stack).await.flush().await.unwrap();
+        assert_eq!(stack.restarts(Child::Nats), 0);
+        stack.stop().await;
+    });
+}
+
 #[tokio::test]
 async fn dropping_a_stack_ends_it() {
     let folder = folder();
@@ -281,9 +299,11 @@ async fn a_damaged_cache_file_is_noticed_and_fetched_again() {
 }
 
 fn find_file(root: &Path, name: &str) -> Option<PathBuf> {
-    std::fs::read_dir(root).ok()?.flatten().map(|entry| entry.path()).find_map(|path| {
-        if path.is_dir() { find_file(&path, name) } else { path.ends_with(name).then_some(path) }
-    })
+    std::fs::read_dir(root)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .find_map(|path| if path.is_dir() { find_file(&path, name) } else { path.ends_with(name).then_some(path) })
 }
 
 #[tokio::test]
@@ -428,7 +448,9 @@ async fn shared_accounts_are_empty_and_apart() {
 /// `EMBEDDED_TEST_PARENT=<folder> <test binary> --exact parent_to_be_killed --nocapture`.
 #[tokio::test]
 async fn parent_to_be_killed() {
-    let Some(data_dir) = std::env::var_os("EMBEDDED_TEST_PARENT") else { return };
+    let Some(data_dir) = std::env::var_os("EMBEDDED_TEST_PARENT") else {
+        return;
+    };
     let told = start(options(Path::new(&data_dir)), |progress| println!("{progress:?}")).await;
     let stack = told.unwrap_or_else(|error| panic!("{error}"));
     let pids = [Child::Nats, Child::Postgres].map(|child| stack.child_pid(child).unwrap().to_string());
@@ -437,32 +459,43 @@ async fn parent_to_be_killed() {
     std::future::pending::<()>().await;
 }
 
-/// Runs a stack in another process; returns that process and its servers.
-async fn parent_with_children(data: &Path) -> (std::process::Child, Vec<u32>) {
-    let parent = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "parent_to_be_killed"])
-        .env("EMBEDDED_TEST_PARENT", data)
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let pids = until("the parent's children run", async || std::fs::read_to_string(data.join("pids")).ok()).await;
-    (parent, pids.split(' ').map(|pid| pid.parse().unwrap()).collect())
-}
-
+/// Where nothing tells the children that their parent is dead, they run on. Here nobody is told.
 #[tokio::test]
-async fn leftovers_of_a_killed_parent_are_stopped_at_the_next_start() {
+async fn leftovers_are_stopped_at_the_next_start() {
     let folder = folder();
-    let data = folder.path().join("data");
-    let (mut parent, pids) = parent_with_children(&data).await;
-    // Paused, they do not hear that their parent dies.
-    for pid in &pids {
-        std::process::Command::new("kill").args(["-STOP", &pid.to_string()]).status().unwrap();
-    }
-    parent.kill().unwrap();
-    parent.wait().unwrap();
-    assert!(pids.iter().all(|pid| alive(*pid)));
-    let stack = started(options(&data)).await;
-    assert!(!pids.iter().any(|pid| alive(*pid)));
+    let chosen: Arc<Mutex<Vec<PathBuf>>> = Arc::default();
+    let hear = chosen.clone();
+    let stack = start(options(folder.path()), move |progress| {
+        if let Progress::Chose { path: Some(path), .. } = progress {
+            hear.lock().unwrap().push(path.clone());
+        }
+    })
+    .await
+    .unwrap();
+    stack.stop().await;
+    let leave = |binary: PathBuf, data: &str, arguments: &[&str]| {
+        let data = folder.path().join(data);
+        let owner = std::fs::metadata(&data).unwrap();
+        let mut command = std::process::Command::new(binary);
+        command.args(arguments).current_dir(&data).stderr(std::process::Stdio::null());
+        command.uid(owner.uid()).gid(owner.gid()).spawn().unwrap()
+    };
+    let chosen = chosen.lock().unwrap().clone();
+    let (nats_server, bin_dir) = if chosen[0].is_dir() { (1, 0) } else { (0, 1) };
+    let mut nats = leave(chosen[nats_server].clone(), "nats", &["-c", "server.conf"]);
+    let postgres = chosen[bin_dir].join("postgres");
+    let mut postgres = leave(postgres, "pg", &["-D", ".", "-k", "../s", "-c", "listen_addresses="]);
+    until("PostgreSQL has taken the cluster", async || folder.path().join("pg/postmaster.pid").exists().then_some(()))
+        .await;
+
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let hear = told.clone();
+    let stack = start(options(folder.path()), move |progress| hear.lock().unwrap().push(format!("{progress:?}"))).await;
+    let stack = stack.unwrap_or_else(|error| panic!("{error}"));
+    let told = told.lock().unwrap().join("\n");
+    assert_eq!(told.matches("has been stopped").count(), 2, "{told}");
+    // Both have ended, and in order.
+    assert!(nats.try_wait().unwrap().is_some() && postgres.try_wait().unwrap().is_some_and(|status| status.success()));
     sqlx::query("SELECT 1").execute(&mut sql(&stack).await).await.unwrap();
     stack.stop().await;
 }
@@ -471,7 +504,14 @@ async fn leftovers_of_a_killed_parent_are_stopped_at_the_next_start() {
 async fn children_die_with_their_parent() {
     let folder = folder();
     let data = folder.path().join("data");
-    let (mut parent, pids) = parent_with_children(&data).await;
+    let mut parent = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "parent_to_be_killed"])
+        .env("EMBEDDED_TEST_PARENT", &data)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pids = until("the parent's children run", async || std::fs::read_to_string(data.join("pids")).ok()).await;
+    let pids: Vec<u32> = pids.split(' ').map(|pid| pid.parse().unwrap()).collect();
     parent.kill().unwrap();
     parent.wait().unwrap();
     if cfg!(target_os = "linux") {

@@ -47,8 +47,8 @@ pub struct Retired {
 
 /// A workflow in its compiled form.
 ///
-/// A field added here must be left out of the JSON when it is not used: hashes of old definitions would change otherwise,
-/// and posting an unchanged document would make a new version.
+/// A field added here must be left out of the JSON when it is not used: hashes of old definitions would change
+/// otherwise, and posting an unchanged document would make a new version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Definition {
     /// The workflow, same as its stream's id.
@@ -73,45 +73,20 @@ impl Definition {
     /// Never: a definition is plain JSON.
     #[must_use]
     pub fn hash(&self) -> String {
-        let mut text = String::new();
         let value = serde_json::to_value(self).expect("a definition is plain JSON");
-        write_canonical(&value, &mut text);
-        Sha256::digest(text.as_bytes()).iter().fold(String::with_capacity(64), |mut digits, byte| {
-            let _ = write!(digits, "{byte:02x}");
-            digits
-        })
+        Sha256::digest(kernel::canonical(&value).as_bytes()).iter().fold(
+            String::with_capacity(64),
+            |mut digits, byte| {
+                let _ = write!(digits, "{byte:02x}");
+                digits
+            },
+        )
     }
 
     /// A step and its place.
     #[must_use]
     pub fn step(&self, id: &str) -> Option<(usize, &Step)> {
         self.steps.iter().enumerate().find(|(_, step)| step.id == id)
-    }
-}
-
-/// Sorts keys itself: whether `serde_json` does is a feature that any dependency can switch off.
-fn write_canonical(value: &Value, to: &mut String) {
-    match value {
-        Value::Array(items) => {
-            to.push('[');
-            for (index, item) in items.iter().enumerate() {
-                to.push_str(if index == 0 { "" } else { "," });
-                write_canonical(item, to);
-            }
-            to.push(']');
-        }
-        Value::Object(fields) => {
-            let fields: BTreeMap<&String, &Value> = fields.iter().collect();
-            to.push('{');
-            for (index, (key, value)) in fields.into_iter().enumerate() {
-                let _ = write!(to, "{}{}:", if index == 0 { "" } else { "," }, Value::from(key.as_str()));
-                write_canonical(value, to);
-            }
-            to.push('}');
-        }
-        scalar => {
-            let _ = write!(to, "{scalar}");
-        }
     }
 }
 

@@ -70,9 +70,8 @@ impl Fingerprint {
         let mut hash = Sha256::new();
         hash.update(command.as_bytes());
         hash.update([0]);
-        // `serde_json::Value` keeps its keys sorted, so that clients with another key order agree.
         match serde_json::from_slice::<serde_json::Value>(body) {
-            Ok(value) => hash.update(value.to_string().as_bytes()),
+            Ok(value) => hash.update(crate::canonical(&value).as_bytes()),
             Err(_) => hash.update(body),
         }
         Self(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())

@@ -262,6 +262,7 @@ impl<'a> Commit<'a> {
 
     /// The command's id.
     #[must_use]
+    #[allow(clippy::misnamed_getters, reason = "the commit's id stands in each of its events")]
     pub fn id(&self) -> &str {
         &self.first().commitid
     }

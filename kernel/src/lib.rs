@@ -4,6 +4,7 @@
 //!
 //! **Invariant**: everything in this crate is a pure function of its arguments. `tests/tidy` holds it to that.
 
+mod canonical;
 mod command;
 mod commit;
 mod decider;
@@ -14,8 +15,11 @@ mod problem;
 mod process;
 pub mod scenario;
 
+pub use canonical::canonical;
 pub use command::{Access, CommandId, CommandSet, CommandSpec, Fingerprint, Stamp, object};
-pub use commit::{CONTENT_TYPE, Commit, Draft, Envelope, EventId, MalformedCommit, NewEvent, SCHEMA_PREFIX, schema_uri};
+pub use commit::{
+    CONTENT_TYPE, Commit, Draft, Envelope, EventId, MalformedCommit, NewEvent, SCHEMA_PREFIX, schema_uri,
+};
 pub use decider::{Decider, NoRejection, Rejection};
 pub use facts::{EventSet, FactError, encode};
 pub use names::{Category, InvalidName, PrincipalId, SHARDS, StreamId, StreamName, TenantId, Token};

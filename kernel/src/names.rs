@@ -15,7 +15,9 @@ const MAX_TOKEN_BYTES: usize = 96;
 
 /// Why a text is not a usable name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what} `{text}` is not usable: use 1 to 96 of the characters A-Z a-z 0-9 _ -, and no dots, spaces or wildcards")]
+#[error(
+    "{what} `{text}` is not usable: use 1 to 96 of the characters A-Z a-z 0-9 _ -, and no dots, spaces or wildcards"
+)]
 pub struct InvalidName {
     /// Which name was being read, in the reader's words.
     pub what: &'static str,

@@ -44,6 +44,8 @@ pub(crate) enum Outcome {
     Written(u64),
     /// The batch as a whole was turned down, nothing of it was written: send its messages one by one to learn which.
     BatchTurnedDown(String),
+    /// The server has seen this message id within its window, and wrote nothing now.
+    Seen,
     /// See the error.
     Failed(AppendError),
 }
@@ -62,7 +64,7 @@ pub(crate) fn read(answer: Result<Message, RequestError>, batch: bool) -> Outcom
         Err(error) => return Outcome::Failed(AppendError::Ambiguous(format!("its answer is not readable: {error}"))),
     };
     match answer.error {
-        None if answer.duplicate => Outcome::Failed(AppendError::Ambiguous("it has seen this commit id".to_owned())),
+        None if answer.duplicate => Outcome::Seen,
         None => Outcome::Written(answer.seq),
         Some(error) => of_api(&error, batch),
     }
@@ -71,7 +73,10 @@ pub(crate) fn read(answer: Result<Message, RequestError>, batch: bool) -> Outcom
 fn of_api(error: &ApiError, batch: bool) -> Outcome {
     let said = format!("{} ({})", error.description, error.err_code);
     match error.err_code {
-        WRONG_LAST_SEQUENCE | WRONG_LAST_SEQUENCE_CONSTANT | BATCH_HAS_DUPLICATE | BATCH_INCOMPLETE
+        WRONG_LAST_SEQUENCE
+        | WRONG_LAST_SEQUENCE_CONSTANT
+        | BATCH_HAS_DUPLICATE
+        | BATCH_INCOMPLETE
         | BATCH_TOO_MANY_IN_FLIGHT
             if batch =>
         {
@@ -87,7 +92,9 @@ fn of_api(error: &ApiError, batch: bool) -> Outcome {
 fn of_request(error: &RequestError) -> AppendError {
     match error.kind() {
         RequestErrorKind::NoResponders => AppendError::Unavailable("no JetStream answers".to_owned()),
-        RequestErrorKind::MaxPayloadExceeded => AppendError::Refused("the commit is larger than a message may be".to_owned()),
+        RequestErrorKind::MaxPayloadExceeded => {
+            AppendError::Refused("the commit is larger than a message may be".to_owned())
+        }
         RequestErrorKind::InvalidSubject => AppendError::Refused("the subject is not valid".to_owned()),
         RequestErrorKind::TimedOut | RequestErrorKind::Other => AppendError::Ambiguous(error.to_string()),
     }
@@ -97,6 +104,7 @@ impl Outcome {
     pub(crate) fn position(self) -> Result<Position, AppendError> {
         match self {
             Self::Written(sequence) => Ok(Position::at(sequence)),
+            Self::Seen => Err(AppendError::Ambiguous("it has seen this commit id".to_owned())),
             Self::BatchTurnedDown(reason) => Err(AppendError::Ambiguous(reason)),
             Self::Failed(error) => Err(error),
         }

@@ -22,10 +22,8 @@ fn headers_of(commit: &Append) -> HeaderMap {
 
 /// Publishes one commit and waits for the answer.
 pub(crate) async fn publish(client: &Client, commit: &Append) -> Outcome {
-    let request = Request::new()
-        .headers(headers_of(commit))
-        .payload(commit.payload.clone())
-        .timeout(Some(REQUEST_TIMEOUT));
+    let request =
+        Request::new().headers(headers_of(commit)).payload(commit.payload.clone()).timeout(Some(REQUEST_TIMEOUT));
     ack::read(client.send_request(subjects::commit(&commit.stream), request).await, false)
 }
 

@@ -86,7 +86,7 @@ async fn write(client: &Client, group: Vec<Waiting>) {
                 return;
             }
             // Somebody's guard did not hold. The answer does not say whose, so each one asks for itself.
-            Outcome::BatchTurnedDown(reason) => tracing::debug!(reason, "a batch was turned down; going one by one"),
+            turned_down => tracing::debug!(?turned_down, "a batch was turned down; going one by one"),
         }
     }
     let outcomes = join_all(group.iter().map(|waiting| publish(client, &waiting.commit))).await;

@@ -29,7 +29,8 @@ async fn ask(url: &str, system: &Credentials) -> Result<Durability, String> {
     if system.user.is_empty() {
         return Err("no user of the system account is configured".to_owned());
     }
-    let connection = Connection::open(url, system, "airstream durability check").await.map_err(|error| error.to_string())?;
+    let connection =
+        Connection::open(url, system, "airstream durability check").await.map_err(|error| error.to_string())?;
     let request = connection.client.request("$SYS.REQ.SERVER.PING.JSZ", r#"{"config":true}"#.into());
     let answer = request.await.map_err(|error| error.to_string())?;
     let answer: Value = serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())?;

@@ -31,6 +31,12 @@ impl JetStreamLog {
 #[async_trait]
 impl Log for JetStreamLog {
     async fn append(&self, commit: Append) -> Result<Position, AppendError> {
+        // A message over the limit would cost us the connection; headers and subject count, too.
+        const HEADERS: usize = 4 * 1024;
+        let (bytes, limit) = (commit.payload.len(), self.connection.client.max_payload().saturating_sub(HEADERS));
+        if bytes > limit {
+            return Err(AppendError::TooLarge { bytes, limit });
+        }
         let (reply, answer) = oneshot::channel();
         let gone = || AppendError::Unavailable("the committer has stopped".to_owned());
         self.committer.send(Waiting { commit, reply }).await.map_err(|_| gone())?;
@@ -57,12 +63,8 @@ impl Log for JetStreamLog {
 
     async fn head(&self) -> Result<Position, LogError> {
         let failed = |reason: String| LogError { attempt: "ask for the log's head", reason };
-        let stream = self
-            .connection
-            .context
-            .get_stream(topology::EVENTS)
-            .await
-            .map_err(|error| failed(error.to_string()))?;
+        let stream =
+            self.connection.context.get_stream(topology::EVENTS).await.map_err(|error| failed(error.to_string()))?;
         let info = stream.cached_info();
         Ok(Position::at(info.state.last_sequence))
     }

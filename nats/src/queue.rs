@@ -9,10 +9,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use kernel::Timestamp;
-use runtime::AppendError;
 
 use crate::Connection;
-use crate::ack;
+use crate::ack::{self, Outcome};
 use crate::connection::REQUEST_TIMEOUT;
 
 /// A queue operation that failed; it can be tried again.
@@ -105,11 +104,10 @@ impl WorkQueue {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", id);
         let request = Request::new().headers(headers).payload(payload).timeout(Some(REQUEST_TIMEOUT));
-        match ack::read(self.connection.client.send_request(subject, request).await, false).position() {
-            Ok(_) => Ok(()),
-            // The server has this id already.
-            Err(AppendError::Ambiguous(reason)) if reason.contains("seen this commit id") => Ok(()),
-            Err(error) => Err(failed("put a message into the queue", error)),
+        match ack::read(self.connection.client.send_request(subject, request).await, false) {
+            Outcome::Written(_) | Outcome::Seen => Ok(()),
+            Outcome::Failed(error) => Err(failed("put a message into the queue", error)),
+            Outcome::BatchTurnedDown(reason) => Err(failed("put a message into the queue", reason)),
         }
     }
 
@@ -118,10 +116,12 @@ impl WorkQueue {
     ///
     /// # Errors
     /// When the consumer could not be prepared.
-    pub async fn all_in_order(&self, name: &str) -> Result<BoxStream<'static, Result<Delivery, QueueError>>, QueueError> {
+    pub async fn all_in_order(
+        &self,
+        name: &str,
+    ) -> Result<BoxStream<'static, Result<Delivery, QueueError>>, QueueError> {
         const ATTEMPT: &str = "read the queue";
-        let stream =
-            self.connection.context.get_stream(self.stream).await.map_err(|error| failed(ATTEMPT, error))?;
+        let stream = self.connection.context.get_stream(self.stream).await.map_err(|error| failed(ATTEMPT, error))?;
         let config = pull::Config {
             durable_name: Some(name.to_owned()),
             ack_policy: AckPolicy::Explicit,
@@ -152,12 +152,8 @@ impl WorkQueue {
     /// When the queue could not be asked.
     pub async fn next(&self, name: &str, subject: &str, wait: Duration) -> Result<Option<Delivery>, QueueError> {
         const ATTEMPT: &str = "take a message from the queue";
-        let stream = self
-            .connection
-            .context
-            .get_stream_no_info(self.stream)
-            .await
-            .map_err(|error| failed(ATTEMPT, error))?;
+        let stream =
+            self.connection.context.get_stream_no_info(self.stream).await.map_err(|error| failed(ATTEMPT, error))?;
         let config = pull::Config {
             durable_name: Some(name.to_owned()),
             ack_policy: AckPolicy::Explicit,
@@ -168,13 +164,8 @@ impl WorkQueue {
             ..pull::Config::default()
         };
         let consumer = stream.get_or_create_consumer(name, config).await.map_err(|error| failed(ATTEMPT, error))?;
-        let mut batch = consumer
-            .batch()
-            .max_messages(1)
-            .expires(wait)
-            .messages()
-            .await
-            .map_err(|error| failed(ATTEMPT, error))?;
+        let mut batch =
+            consumer.batch().max_messages(1).expires(wait).messages().await.map_err(|error| failed(ATTEMPT, error))?;
         match batch.next().await {
             None => Ok(None),
             Some(Ok(message)) => Ok(Some(Delivery(message))),

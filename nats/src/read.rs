@@ -49,10 +49,7 @@ pub(crate) async fn page(
     let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| failed(ATTEMPT, error))?;
     let ask = json!({ "seq": after.next().sequence(), "batch": PAGE, "next_by_subj": subjects::commit(stream) });
     let subject = format!("$JS.API.DIRECT.GET.{log}");
-    client
-        .publish_with_reply(subject, inbox, ask.to_string().into())
-        .await
-        .map_err(|error| failed(ATTEMPT, error))?;
+    client.publish_with_reply(subject, inbox, ask.to_string().into()).await.map_err(|error| failed(ATTEMPT, error))?;
     let mut page = Page::default();
     loop {
         let answer = tokio::time::timeout(REQUEST_TIMEOUT, answers.next()).await;
@@ -89,7 +86,8 @@ pub(crate) async fn tail(
     after: Position,
 ) -> Result<Page, LogError> {
     let stream_subject = subjects::commit(stream);
-    let handle = connection.context.get_stream_no_info(log).await.map_err(|error| failed("read a stream's tail", error))?;
+    let handle =
+        connection.context.get_stream_no_info(log).await.map_err(|error| failed("read a stream's tail", error))?;
     let mut page = Page::default();
     let mut next = after.next().sequence();
     while page.commits.len() < PAGE {
@@ -138,11 +136,8 @@ pub(crate) async fn follow(
         num_replicas: 1,
         ..pull::Config::default()
     };
-    let consumer = connection
-        .context
-        .create_consumer_on_stream(config, log)
-        .await
-        .map_err(|error| failed(ATTEMPT, error))?;
+    let consumer =
+        connection.context.create_consumer_on_stream(config, log).await.map_err(|error| failed(ATTEMPT, error))?;
     let waiting = consumer.cached_info().num_pending;
     let messages = consumer
         .stream()

@@ -67,7 +67,10 @@ pub fn addressed(subject: &str) -> Result<Addressed, InvalidName> {
     let tokens: Vec<&str> = subject.split('.').collect();
     let [_, tenant, principal, category, id, command] = tokens.as_slice() else {
         let text = subject.chars().take(96).collect();
-        return Err(InvalidName { what: "the subject (it is cmd.<tenant>.<principal>.<category>.<id>.<command>)", text });
+        return Err(InvalidName {
+            what: "the subject (it is cmd.<tenant>.<principal>.<category>.<id>.<command>)",
+            text,
+        });
     };
     Ok(Addressed {
         stream: StreamName::new(tenant, category, id)?,
@@ -85,7 +88,8 @@ mod tests {
         let name = StreamName::new("dev", "workflow", "wf_12345").expect("a valid name");
         assert_eq!(commit(&name), "ev.12.dev.workflow.wf_12345");
         assert_eq!(stream("ev.12.dev.workflow.wf_12345"), Some(name));
-        for foreign in ["ev.3.dev.workflow.wf_12345", "ev.12.dev.workflow", "ev.12.dev.workflow.a.b", "x.12.d.w.i", ""] {
+        for foreign in ["ev.3.dev.workflow.wf_12345", "ev.12.dev.workflow", "ev.12.dev.workflow.a.b", "x.12.d.w.i", ""]
+        {
             assert_eq!(stream(foreign), None, "{foreign}");
         }
     }

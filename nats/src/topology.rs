@@ -127,11 +127,8 @@ pub async fn ensure(connection: &Connection, replicas: usize) -> Result<Vec<Drif
     for wanted in streams(replicas) {
         let stream = static_name(&wanted.name);
         let failed = |reason: String| TopologyError::Failed { stream, reason };
-        let found = connection
-            .context
-            .get_or_create_stream(wanted.clone())
-            .await
-            .map_err(|error| failed(error.to_string()))?;
+        let found =
+            connection.context.get_or_create_stream(wanted.clone()).await.map_err(|error| failed(error.to_string()))?;
         drift.extend(compare(stream, &wanted, &found.cached_info().config));
     }
     let (broken, notable): (Vec<_>, Vec<_>) = drift.into_iter().partition(|drift| drift.severity == Severity::Unsafe);
@@ -177,7 +174,12 @@ fn compare(stream: &'static str, wanted: &Config, found: &Config) -> Vec<Drift> 
     check("allow_atomic", Unsafe, &wanted.allow_atomic_publish, &found.allow_atomic_publish);
     check("allow_rollup", Unsafe, &wanted.allow_rollup, &found.allow_rollup);
     check("subject_transform", Unsafe, &wanted.subject_transform, &found.subject_transform);
-    check("persist_mode", Unsafe, &None::<()>, &found.persist_mode.as_ref().filter(|mode| format!("{mode:?}") != "Default"));
+    check(
+        "persist_mode",
+        Unsafe,
+        &None::<()>,
+        &found.persist_mode.as_ref().filter(|mode| format!("{mode:?}") != "Default"),
+    );
     check("replicas", Notable, &wanted.num_replicas, &found.num_replicas);
     check("duplicate_window", Notable, &wanted.duplicate_window, &found.duplicate_window);
     let format = |config: &Config| config.metadata.get("airstream-format").cloned();

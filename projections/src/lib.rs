@@ -1,1 +1,29 @@
-//! projections
+//! The SQL room: everything that speaks to Postgres. Projectors write rows, queries read them, and the machinery keeps
+//! checkpoints, parked commits and recorded effects.
+//!
+//! Adding a projection: a file here, a numbered file in `migrations/`, and one line where the binary is composed.
+//!
+//! **Invariant**: a projector sees only events. It has no clock and asks nobody, so that replaying gives the same rows.
+
+mod at_least;
+pub mod commits;
+mod database;
+mod effects;
+mod failure;
+pub mod inbox;
+mod machinery;
+mod migrate;
+mod projector;
+mod rebuild;
+pub mod runs;
+pub mod statements;
+pub mod status;
+pub mod workflows;
+
+pub use at_least::{NotReached, wait_until};
+pub use database::Database;
+pub use effects::PgEffects;
+pub use failure::Failure;
+pub use migrate::{Migrated, MigrationState, migrate, migration_state, migrations};
+pub use projector::{CommitFacts, ProjectError, Projection, Projector, run};
+pub use rebuild::{Difference, Fold, Progress, rebuild, verify};

@@ -145,7 +145,12 @@ pub async fn run(mut handler: impl Handler, log: Arc<dyn Log>, options: Options,
                 }
             }
         };
-        tracing::debug!(consumer = name, checkpoint = begin.checkpoint.sequence(), parked = begin.parked.len(), "begins");
+        tracing::debug!(
+            consumer = name,
+            checkpoint = begin.checkpoint.sequence(),
+            parked = begin.parked.len(),
+            "begins"
+        );
         let mut walk = Walk {
             name: &name,
             handler: &mut handler,
@@ -299,15 +304,13 @@ impl<H: Handler> Walk<'_, H> {
             reason,
             "parked; later commits of this stream will wait behind it"
         );
-        let parked = Parked {
-            position: commit.position,
-            subject: commit.subject.clone(),
-            state: ParkedState::Cause,
-            reason,
-        };
+        let parked =
+            Parked { position: commit.position, subject: commit.subject.clone(), state: ParkedState::Cause, reason };
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(5));
         loop {
-            match guarded(self.handler.handle(self.checkpoint, commit.position, &[], std::slice::from_ref(&parked))).await {
+            match guarded(self.handler.handle(self.checkpoint, commit.position, &[], std::slice::from_ref(&parked)))
+                .await
+            {
                 Ok(()) => break,
                 Err(HandleError::Transient(reason)) if !self.stop.is_cancelled() => {
                     tracing::warn!(consumer = self.name, reason, "cannot park yet");
@@ -331,7 +334,12 @@ impl<H: Handler> Walk<'_, H> {
                 match guarded(self.handler.handle_released(&commit)).await {
                     Ok(()) => {}
                     Err(HandleError::Poison(reason)) => {
-                        tracing::error!(consumer = self.name, position = position.sequence(), reason, "still cannot be handled");
+                        tracing::error!(
+                            consumer = self.name,
+                            position = position.sequence(),
+                            reason,
+                            "still cannot be handled"
+                        );
                         self.handler.park_again(*position, &reason).await?;
                         all = false;
                         break;

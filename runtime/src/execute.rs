@@ -258,7 +258,8 @@ impl Executor {
         let (reply, answer) = oneshot::channel();
         self.hand_over(Job { stream: stream.clone(), ask: Ask::Inspect { reply } })?;
         let found: Inspected<BoxState> = self.answered(answer).await?;
-        let state = found.state.downcast::<D::State>().map_err(|_| defect("the category belongs to another decider"))?;
+        let state =
+            found.state.downcast::<D::State>().map_err(|_| defect("the category belongs to another decider"))?;
         Ok(Inspected { state: *state, version: found.version, position: found.position })
     }
 
@@ -336,6 +337,8 @@ pub(crate) fn defect(what: &str) -> Problem {
 }
 
 pub(crate) fn outcome_unknown(why: &str) -> Problem {
-    let detail = format!("Whether the command was accepted is not known, because {why}. Ask again with the same command id: it counts once.");
+    let detail = format!(
+        "Whether the command was accepted is not known, because {why}. Ask again with the same command id: it counts once."
+    );
     Problem::new(503, "outcome_unknown", detail).retry_after(1_000)
 }

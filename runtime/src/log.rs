@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use kernel::{Commit, CommandId, MalformedCommit, Position, StreamName, Timestamp};
+use kernel::{CommandId, Commit, MalformedCommit, Position, StreamName, Timestamp};
 
 /// One commit to be written.
 #[derive(Debug, Clone)]
@@ -32,6 +32,14 @@ pub enum AppendError {
     /// The log will not take it, now or later, as it is; nothing was written.
     #[error("the log refuses the commit: {0}")]
     Refused(String),
+    /// The commit has more bytes than a message of the log may have; nothing was written.
+    #[error("the commit has {bytes} bytes, the log takes {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The largest that the log takes.
+        limit: usize,
+    },
     /// The log could not be asked; nothing was written.
     #[error("the log cannot be reached: {0}")]
     Unavailable(String),

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use crate::consume::{Begin, Released};
 use crate::effects::surviving;
 use crate::{
-    Append, AppendError, CommitIndex, EffectRow, EffectState, EffectStore, Filter, Freshness, Log, LogError, Lookup, Page,
-    Parked, ParkedState, Planned, Reader, Recorded, Settlement, StoreError, clock,
+    Append, AppendError, CommitIndex, EffectRow, EffectState, EffectStore, Filter, Freshness, Log, LogError, Lookup,
+    Page, Parked, ParkedState, Planned, Reader, Recorded, Settlement, StoreError, clock,
 };
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

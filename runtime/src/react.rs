@@ -318,7 +318,12 @@ impl<R: Reactor> Runner<R> {
         }
     }
 
-    fn begin(&self, row: EffectRow, permit: tokio::sync::OwnedSemaphorePermit, finished: mpsc::UnboundedSender<Finished>) {
+    fn begin(
+        &self,
+        row: EffectRow,
+        permit: tokio::sync::OwnedSemaphorePermit,
+        finished: mpsc::UnboundedSender<Finished>,
+    ) {
         let (reactor, commands) = (Arc::clone(&self.reactor), Arc::clone(&self.commands));
         let longest = self.options.longest_retry;
         self.tasks.spawn(async move {
@@ -329,7 +334,11 @@ impl<R: Reactor> Runner<R> {
     }
 }
 
-fn insert(due: &mut BinaryHeap<Reverse<(Timestamp, Key)>>, waiting: &mut HashMap<Key, EffectRow>, rows: Vec<EffectRow>) {
+fn insert(
+    due: &mut BinaryHeap<Reverse<(Timestamp, Key)>>,
+    waiting: &mut HashMap<Key, EffectRow>,
+    rows: Vec<EffectRow>,
+) {
     for row in rows {
         let key = key_of(&row);
         due.push(Reverse((row.due, key.clone())));

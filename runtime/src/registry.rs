@@ -142,7 +142,12 @@ impl Registry {
     }
 
     /// Finds the decider for a command and checks that the sender may send it.
-    pub(crate) fn find(&self, category: &str, command: &str, internal: bool) -> Result<Arc<dyn ErasedDecider>, Problem> {
+    pub(crate) fn find(
+        &self,
+        category: &str,
+        command: &str,
+        internal: bool,
+    ) -> Result<Arc<dyn ErasedDecider>, Problem> {
         let Some(decider) = self.deciders.get(category) else {
             let known: Vec<_> = self.deciders.keys().copied().collect();
             let detail = format!("There is no category `{}`; there are: {}.", shorten(category), known.join(", "));

@@ -46,7 +46,8 @@ impl<P: Process> Reactor for Router<P> {
         use kernel::CommandSet;
         let text = |key: &str| effect.request.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
         let command = P::Command::SPECS.iter().find(|spec| spec.name == text("command"));
-        let (Ok(category), Ok(id), Some(command)) = (Category::new(P::CATEGORY), StreamId::new(text("to")), command) else {
+        let (Ok(category), Ok(id), Some(command)) = (Category::new(P::CATEGORY), StreamId::new(text("to")), command)
+        else {
             return Verdict::Park { reason: format!("the recorded route makes no sense: {}", effect.request) };
         };
         let to = StreamName { tenant: effect.stream.tenant.clone(), category, id };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use kernel::{Commit, CommandId, Draft, Fingerprint, NewEvent, Position, Problem, Stamp, StreamName, Timestamp};
+use kernel::{CommandId, Commit, Draft, Fingerprint, NewEvent, Position, Problem, Stamp, StreamName, Timestamp};
 use lru::LruCache;
 use tokio::sync::{mpsc, oneshot};
 
@@ -180,7 +180,8 @@ impl Work {
             }
         }
 
-        let stamp = Stamp { at: taken_at, id: id.clone(), stream: self.stream.clone(), principal: request.principal.clone() };
+        let stamp =
+            Stamp { at: taken_at, id: id.clone(), stream: self.stream.clone(), principal: request.principal.clone() };
         let parsed = match decider.parse(command, &request.body, &stamp) {
             Ok(parsed) => parsed,
             Err(problem) => return (Err(problem), Some(folded)),
@@ -242,9 +243,17 @@ impl Work {
                     let detail = format!("The log does not take this commit: {reason}.");
                     return (Err(Problem::new(507, "log_refused", detail)), Some(folded));
                 }
+                Err(error @ AppendError::TooLarge { .. }) => {
+                    let detail =
+                        format!("What this command leads to does not fit: {error}. Send large data by reference.");
+                    return (Err(Problem::new(413, "too_large", detail)), Some(folded));
+                }
                 Err(AppendError::Unavailable(reason)) => {
                     tracing::warn!(stream = %self.stream, reason, "the log could not be reached");
-                    return (Err(Problem::unavailable("The log cannot be reached; nothing was written.", 1_000)), Some(folded));
+                    return (
+                        Err(Problem::unavailable("The log cannot be reached; nothing was written.", 1_000)),
+                        Some(folded),
+                    );
                 }
                 Err(error @ (AppendError::Conflict | AppendError::Ambiguous(_))) => {
                     let metric = match &error {
@@ -438,7 +447,8 @@ impl Work {
 fn check_version(request: &Request, folded: &Folded) -> Result<(), Problem> {
     match request.expected_version {
         Some(expected) if expected != folded.version => {
-            let detail = format!("The stream has version {}, not {expected}; read it again and decide anew.", folded.version);
+            let detail =
+                format!("The stream has version {}, not {expected}; read it again and decide anew.", folded.version);
             Err(Problem::new(409, "version_conflict", detail))
         }
         _ => Ok(()),

@@ -12,6 +12,8 @@ use kernel::{Access, CommandSet, CommandSpec, Decider, Problem, Stamp};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::limits::cut;
+
 mod fields;
 mod http;
 mod parse;
@@ -60,7 +62,7 @@ impl CommandSet for Command {
             }
             "retire" => {
                 let Retire { reason } = kernel::object(body)?;
-                Ok(Self::Retire { reason: reason.map(|reason| crate::run::cut(reason, MAX_REASON_CHARS)) })
+                Ok(Self::Retire { reason: reason.map(|reason| cut(reason, MAX_REASON_CHARS)) })
             }
             _ => Err(Problem::not_found(format!("A workflow knows no command `{name}`."))),
         }

@@ -7,5 +7,6 @@
 #[cfg(test)]
 mod any;
 pub mod definition;
+mod limits;
 pub mod run;
 mod seconds;

@@ -1,8 +1,8 @@
 //! The decider of runs.
 //!
 //! It protects one invariant: every step of the definition that the run was started with completes at most once, in
-//! order, and the run ends exactly once. One command decides all of its consequences: the result of a step and what comes
-//! after it are one commit, so no crash can fall between them.
+//! order, and the run ends exactly once. One command decides all of its consequences: the result of a step and what
+//! comes after it are one commit, so no crash can fall between them.
 
 use std::sync::Arc;
 
@@ -27,7 +27,6 @@ use crate::seconds::later;
 use advance::{Carried, advance, after_failure};
 
 pub use command::{Command, MAX_INPUT_BYTES, MAX_OUTPUT_BYTES};
-pub(crate) use command::{cut, fits};
 pub use rejection::Rejection;
 pub use state::{ActiveStep, Alarm, Fate, Finished, Outcome, Phase, Running, State, Work};
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::fields::{Errors, Object, shape, text};
 use super::step;
+use crate::limits;
 
 /// Longest definition, in bytes, as it was sent and as it is kept.
 pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
@@ -51,16 +52,15 @@ const RESERVED: &[&str] = &[
 /// # Errors
 /// 413 when it is too large, 400 when it is not JSON.
 pub(super) fn read(body: &[u8]) -> Result<Value, Problem> {
-    let too_large = || {
-        let limit = MAX_DOCUMENT_BYTES / 1024;
-        Problem::new(413, "too_large", format!("A definition may have {limit} KiB at most."))
-    };
     if body.len() > MAX_DOCUMENT_BYTES {
-        return Err(too_large());
+        return Err(limits::too_large("definition", MAX_DOCUMENT_BYTES));
     }
     let document: Value = serde_json::from_slice(body)
         .map_err(|error| Problem::malformed(format!("The definition is not valid JSON: {error}.")))?;
-    if crate::run::fits(&document, body.len(), MAX_DOCUMENT_BYTES) { Ok(document) } else { Err(too_large()) }
+    if !limits::fits(&document, body.len(), MAX_DOCUMENT_BYTES) {
+        return Err(limits::too_large("definition", MAX_DOCUMENT_BYTES));
+    }
+    Ok(document)
 }
 
 /// Compiles a definition for the workflow of that id.
@@ -74,6 +74,10 @@ pub fn compile(document: &Value, workflow_id: &str) -> Result<Definition, Vec<Fi
 }
 
 fn definition(document: &Value, workflow_id: &str, errors: &mut Errors) -> Option<Definition> {
+    if let Some(complaint) = limits::complaint_about(document) {
+        errors.add("", complaint);
+        return None;
+    }
     let document = Object::read(document, "", errors)?;
     document.only(KNOWN, RESERVED, errors);
     if let Some(given) = document.get("workflow_id").filter(|given| given.as_str() != Some(workflow_id)) {

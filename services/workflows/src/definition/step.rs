@@ -1,6 +1,6 @@
 //! One step of a definition.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike};
 use events::workflow::{Kind, Pass, Retry, Step, StepKind, Task, Wait};
 use serde_json::Value;
 
@@ -191,10 +191,12 @@ fn wait(step: &Object<'_>, errors: &mut Errors) -> Option<Wait> {
         (Some(_), None) => wait.seconds("seconds", 0, MAX_WAIT_MS, errors).map(Wait::ForMs),
         (None, Some(until)) => {
             let until = until.as_str().and_then(|until| DateTime::parse_from_rfc3339(until).ok());
+            // Years with a sign or five digits are not RFC 3339 any more, and could not be read from the log.
+            let until = until.map(|until| until.to_utc()).filter(|until| (1970..=9999).contains(&until.year()));
             if until.is_none() {
                 errors.add(&wait.pointer("until"), "must be a moment such as 2027-01-31T08:00:00Z (RFC 3339).");
             }
-            until.map(|until| Wait::Until(until.with_timezone(&Utc)))
+            until.map(Wait::Until)
         }
         _ => {
             errors.add(&at, "must have either `seconds` or `until`.");

@@ -114,7 +114,7 @@ fn the_short_form_is_valid_as_it_stands() {
     );
     assert!(definition.steps.iter().all(|step| step.retry().is_some_and(|retry| retry.max == 3)));
     // Part of the log's format: a change here makes a new version of every workflow that is posted again.
-    assert_eq!(hash, "HASH");
+    assert_eq!(hash, "80efd9ee24238a6eb1db868f2ef82c6beb91e0d79d3bf158486ecaeaaf4eca40");
 }
 
 #[test]
@@ -184,6 +184,9 @@ fn a_wrong_step_is_refused_where_it_is_wrong() {
     refused(json!({ "id": 1, "wait": 1, "timeout": 1 }), "/timeout", "has no `timeout`");
     refused(json!({ "id": 1, "wait": {} }), "/wait", "either");
     refused(json!({ "id": 1, "wait": { "until": "tomorrow" } }), "/wait/until", "RFC 3339");
+    for until in ["10000-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59", "0000-01-01T00:00:00+23:59"] {
+        refused(json!({ "id": 1, "wait": { "until": until } }), "/wait/until", "RFC 3339");
+    }
     refused(json!({ "id": 1, "name": "a", "retry": { "max": 101 } }), "/retry/max", "from 0 to 100");
     refused(json!({ "id": 1, "name": "a", "retry": { "factor": 0.5 } }), "/retry/factor", "from 1");
     refused(json!({ "id": 1, "name": "a", "retry": { "delay": 5, "max_delay": 1 } }), "/retry/max_delay", "shorter");
@@ -222,6 +225,22 @@ fn a_definition_has_limits() {
 
     let many: serde_json::Map<String, Value> = (0..5_000).map(|n| (format!("field-{n}"), Value::Null)).collect();
     assert_eq!(complaints(Value::Object(many)).len(), 101);
+}
+
+#[test]
+fn what_could_not_be_read_from_the_log_is_not_let_in() {
+    let nested = |levels: usize| {
+        let value = format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+        format!(r#"{{"steps":[{{"id":1,"name":"a","params":{value}}}, {{"id":2,"kind":"pass","output":{value}}}]}}"#)
+    };
+    let deepest = nested(crate::limits::MAX_DEPTH - 3);
+    given::<Workflow>([]).when(define(&deepest)).then([defined(1, &deepest)]);
+    let hidden = r#"{"steps":[{"id":1,"name":"a","params":{"a":1,"$serde_json::private::RawValue":"x"}}]}"#;
+    for body in [nested(crate::limits::MAX_DEPTH - 2).as_str(), &nested(124), hidden] {
+        let problem = Command::parse("define", body.as_bytes(), &stamp()).expect_err("unreadable later");
+        assert_eq!(problem.status, 422, "{problem}");
+    }
+    assert_eq!(Command::parse("define", nested(126).as_bytes(), &stamp()).err().map(|p| p.status), Some(400));
 }
 
 proptest! {

@@ -2,9 +2,9 @@
 
 use events::workflow::Retry;
 
-/// The pause after the failed attempt `attempt` (counted from 1), in milliseconds: `delay * factor^(attempt - 1)`, at most
-/// `max_delay`, and of that a share between 50 % and 100 %, so that a thousand runs which failed together do not come back
-/// together. The share follows from the names alone: the same decision made twice comes out the same.
+/// The pause after the failed attempt `attempt` (counted from 1), in milliseconds: `delay * factor^(attempt - 1)`, at
+/// most `max_delay`, and of that a share between 50 % and 100 %, so that a thousand runs which failed together do not
+/// come back together. The share follows from the names alone: the same decision made twice comes out the same.
 pub(super) fn pause_ms(retry: &Retry, run: &str, step: &str, attempt: u32) -> u64 {
     let longest = retry.max_delay_ms as f64;
     let mut pause = (retry.delay_ms as f64).min(longest);

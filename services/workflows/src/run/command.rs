@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::definition::{MAX_REASON_CHARS, ResolvedDefinition};
+use crate::limits::{cut, ensure_storable, too_large};
 use crate::seconds::{self, MAX_TIMEOUT_MS};
 
 /// Longest input of a run, in bytes of JSON.
@@ -226,19 +227,15 @@ struct Reported {
 }
 
 fn start(body: &[u8], at: Timestamp) -> Result<Command, Problem> {
-    let Start { workflow, version, input } = sized(body, MAX_INPUT_BYTES, "The input of a run")?;
-    if !fits(&input, body.len(), MAX_INPUT_BYTES) {
-        return Err(too_large("The input of a run", MAX_INPUT_BYTES));
-    }
+    let Start { workflow, version, input } = sized(body, MAX_INPUT_BYTES, "input")?;
+    ensure_storable(&input, "input", body.len(), MAX_INPUT_BYTES)?;
     kernel::Token::parse("the workflow", &workflow)?;
     Ok(Command::Start { workflow, version, input: input.into(), definition: None, at })
 }
 
 fn complete(body: &[u8], stamp: &Stamp) -> Result<Command, Problem> {
-    let CompleteStep { step, attempt, output } = sized(body, MAX_OUTPUT_BYTES, "The output of a step")?;
-    if !fits(&output, body.len(), MAX_OUTPUT_BYTES) {
-        return Err(too_large("The output of a step", MAX_OUTPUT_BYTES));
-    }
+    let CompleteStep { step, attempt, output } = sized(body, MAX_OUTPUT_BYTES, "output")?;
+    ensure_storable(&output, "output", body.len(), MAX_OUTPUT_BYTES)?;
     Ok(Command::CompleteStep { step, attempt, output: output.into(), by: stamp.principal.clone(), at: stamp.at })
 }
 
@@ -267,23 +264,4 @@ fn fail(body: &[u8], stamp: &Stamp) -> Result<Command, Problem> {
 fn sized<T: serde::de::DeserializeOwned>(body: &[u8], limit: usize, what: &str) -> Result<T, Problem> {
     // Blanks and escapes may take more room on the way than the value takes in the log.
     if body.len() > limit.saturating_mul(2) { Err(too_large(what, limit)) } else { kernel::object(body) }
-}
-
-fn too_large(what: &str, limit: usize) -> Problem {
-    let detail = format!("{what} may have {} KiB at most; store it elsewhere and send its address.", limit / 1024);
-    Problem::new(413, "too_large", detail)
-}
-
-/// Whether a value takes at most `limit` bytes in the log. It is written out only where that is in doubt: numbers such as
-/// `1e15` grow, but no JSON grows more than fivefold.
-pub(crate) fn fits(value: &Value, sent_bytes: usize, limit: usize) -> bool {
-    sent_bytes.saturating_mul(5) <= limit || value.to_string().len() <= limit
-}
-
-/// Cuts a text to so many characters.
-pub(crate) fn cut(mut text: String, max_chars: usize) -> String {
-    if let Some((end, _)) = text.char_indices().nth(max_chars) {
-        text.truncate(end);
-    }
-    text
 }

@@ -433,6 +433,12 @@ fn what_is_too_large_or_misspelt_is_refused_when_it_is_read() {
     let input = |bytes: usize| json!({ "workflow": "wf", "input": "x".repeat(bytes) });
     assert_eq!(status("start", input(MAX_INPUT_BYTES - 2)), None);
     assert_eq!(status("start", input(3 * MAX_INPUT_BYTES)), Some(413));
+    let deep = (0..65).fold(json!(1), |inner, _| json!([inner]));
+    assert_eq!(status("start", json!({ "workflow": "wf", "input": deep })), Some(422));
+    assert_eq!(status("start", json!({ "workflow": "wf", "input": deep[0] })), None);
+    let hidden = r#"{"step":"1","attempt":1,"output":{"a":1,"$serde_json::private::RawValue":"x"}}"#;
+    let parsed = Command::parse("complete-step", hidden.as_bytes(), &stamp("w", 0));
+    assert_eq!(parsed.err().map(|problem| problem.status), Some(422));
     assert_eq!(status("start", json!({ "workflow": "a.b" })), Some(400));
     assert_eq!(status("complete-step", json!({ "step": "1", "attempt": 1, "ouput": 1 })), Some(422));
     let report = json!({ "type": "a", "message": "b", "retry_after_seconds": -1 });

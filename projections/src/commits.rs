@@ -1,0 +1,159 @@
+//! `commits`: every commit by its command id.
+
+use async_trait::async_trait;
+use kernel::{CommandId, Position, StreamName, TenantId, Timestamp};
+use runtime::{CommitIndex, LogError, Lookup};
+use sqlx::{PgConnection, PgPool};
+
+use crate::projector::{CommitFacts, ProjectError, Projector};
+use crate::{Database, Failure, machinery};
+
+/// The projector.
+pub struct Commits;
+
+pub(crate) const INSERT: &str = "
+    INSERT INTO commits (tenant_id, category, stream_id, commit_id, position, version, command, actor, types, decided_at)
+    SELECT tenant_id, category, stream_id, commit_id, position, version, command, actor,
+           string_to_array(types, ','), decided_at
+    FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::text[],
+                $9::text[], $10::timestamptz[])
+        AS new (tenant_id, category, stream_id, commit_id, position, version, command, actor, types, decided_at)
+    ON CONFLICT (tenant_id, category, stream_id, commit_id) DO NOTHING";
+
+#[async_trait]
+impl Projector for Commits {
+    const NAME: &'static str = "commits";
+    const VERSION: u32 = 1;
+    const CATEGORIES: &'static [&'static str] = &[];
+    const TABLES: &'static [&'static str] = &["commits"];
+
+    async fn apply(commits: &[CommitFacts<'_>], tables: &mut PgConnection) -> Result<(), ProjectError> {
+        let column = |of: fn(&CommitFacts<'_>) -> String| commits.iter().map(of).collect::<Vec<String>>();
+        let types = |facts: &CommitFacts<'_>| {
+            facts.commit.events.iter().map(|event| event.type_name.as_ref()).collect::<Vec<_>>().join(",")
+        };
+        sqlx::query(INSERT)
+            .bind(column(|facts| facts.stream.tenant.to_string()))
+            .bind(column(|facts| facts.stream.category.to_string()))
+            .bind(column(|facts| facts.stream.id.to_string()))
+            .bind(column(|facts| facts.commit.id().to_owned()))
+            .bind(commits.iter().map(|facts| machinery::number(facts.position)).collect::<Vec<_>>())
+            .bind(commits.iter().map(|facts| facts.commit.version_after() as i64).collect::<Vec<_>>())
+            .bind(column(|facts| facts.commit.first().command.to_string()))
+            .bind(column(|facts| facts.commit.first().actor.to_string()))
+            .bind(commits.iter().map(types).collect::<Vec<_>>())
+            .bind(commits.iter().map(|facts| facts.commit.first().time).collect::<Vec<Timestamp>>())
+            .execute(tables)
+            .await?;
+        Ok(())
+    }
+}
+
+/// The executor's memory beyond recent commits.
+pub struct PgCommitIndex(PgPool);
+
+impl PgCommitIndex {
+    /// Reads the projection.
+    #[must_use]
+    pub fn new(database: &Database) -> Self {
+        Self(database.pool().clone())
+    }
+}
+
+// One statement, one snapshot: the coverage must not be newer than the search.
+pub(crate) const FIND: &str = "
+    SELECT (SELECT position FROM commits_v1.commits
+            WHERE tenant_id = $1 AND category = $2 AND stream_id = $3 AND commit_id = $4),
+           COALESCE((SELECT position FROM airstream.checkpoints WHERE consumer = 'commits_v1'), 0)";
+
+#[async_trait]
+impl CommitIndex for PgCommitIndex {
+    async fn find(&self, stream: &StreamName, id: &CommandId) -> Result<Lookup, LogError> {
+        let (found, covers): (Option<i64>, i64) = sqlx::query_as(FIND)
+            .bind(stream.tenant.as_str())
+            .bind(stream.category.as_str())
+            .bind(stream.id.as_str())
+            .bind(id.as_str())
+            .fetch_one(&self.0)
+            .await
+            .map_err(|error| LogError { attempt: "look up a command id", reason: error.to_string() })?;
+        Ok(match found {
+            Some(position) => Lookup::Found(machinery::position(position)),
+            None => Lookup::Absent { covers: machinery::position(covers) },
+        })
+    }
+}
+
+/// A commit as lists show it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct CommitRow {
+    /// The command's id.
+    pub command_id: String,
+    /// Category of its stream.
+    pub category: String,
+    /// The stream within the category.
+    pub id: String,
+    /// The command's wire name.
+    pub command: String,
+    /// Who asked.
+    pub actor: String,
+    /// Where it stands in the log.
+    pub position: Position,
+    /// The stream's version after it.
+    pub version: i64,
+    /// Its events' types.
+    pub types: Vec<String>,
+    /// When it was decided.
+    pub decided_at: Timestamp,
+}
+
+type Columns = (String, String, String, String, String, i64, i64, Vec<String>, Timestamp);
+
+impl From<Columns> for CommitRow {
+    fn from((command_id, category, id, command, actor, position, version, types, decided_at): Columns) -> Self {
+        let position = machinery::position(position);
+        Self { command_id, category, id, command, actor, position, version, types, decided_at }
+    }
+}
+
+pub(crate) const LIST: &str = "
+    SELECT commit_id, category, stream_id, command, actor, position, version, types, decided_at
+    FROM commits_v1.commits WHERE tenant_id = $1 AND position < $2 ORDER BY position DESC LIMIT $3";
+pub(crate) const BY_ID: &str = "
+    SELECT commit_id, category, stream_id, command, actor, position, version, types, decided_at
+    FROM commits_v1.commits WHERE tenant_id = $1 AND commit_id = $2 ORDER BY position";
+
+/// A tenant's commits before a position, newest first.
+///
+/// # Errors
+/// When Postgres cannot be asked.
+pub async fn list(
+    pool: &PgPool,
+    tenant: &TenantId,
+    before: Option<Position>,
+    limit: i64,
+) -> Result<Vec<CommitRow>, Failure> {
+    let before = before.map_or(i64::MAX, machinery::number);
+    let rows: Vec<Columns> = sqlx::query_as(LIST)
+        .bind(tenant.as_str())
+        .bind(before)
+        .bind(limit)
+        .fetch_all(pool)
+        .await
+        .map_err(Failure::attempting("list commits"))?;
+    Ok(rows.into_iter().map(Into::into).collect())
+}
+
+/// The commits of a command id: one per stream that it was used on.
+///
+/// # Errors
+/// When Postgres cannot be asked.
+pub async fn by_id(pool: &PgPool, tenant: &TenantId, id: &str) -> Result<Vec<CommitRow>, Failure> {
+    let rows: Vec<Columns> = sqlx::query_as(BY_ID)
+        .bind(tenant.as_str())
+        .bind(id)
+        .fetch_all(pool)
+        .await
+        .map_err(Failure::attempting("find a commit"))?;
+    Ok(rows.into_iter().map(Into::into).collect())
+}

@@ -1,0 +1,53 @@
+//! Connections to Postgres.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
+
+use crate::Failure;
+
+/// A Postgres database: a pool for short work, and dedicated connections for owners of consumers.
+#[derive(Clone)]
+pub struct Database {
+    pool: PgPool,
+    options: PgConnectOptions,
+}
+
+impl Database {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When the address is not one, or nobody answers there.
+    pub async fn open(url: &str, max_connections: u32) -> Result<Self, Failure> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(Failure::attempting("read the address of Postgres"))?
+            .application_name("airstream")
+            .log_slow_statements(log::LevelFilter::Warn, Duration::from_secs(2))
+            .log_statements(log::LevelFilter::Trace);
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(Duration::from_secs(5))
+            .connect_with(options.clone())
+            .await
+            .map_err(Failure::attempting("connect to Postgres"))?;
+        Ok(Self { pool, options })
+    }
+
+    /// The pool.
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// A connection of one's own: session locks live and die with it.
+    pub(crate) async fn dedicated(&self) -> Result<PgConnection, sqlx::Error> {
+        PgConnection::connect_with(&self.options).await
+    }
+
+    /// Closes the pool after its last query.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}

@@ -1,0 +1,229 @@
+//! The record of effects in Postgres.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kernel::{Position, StreamName, Timestamp};
+use runtime::consume::{Begin, HandleError, Released};
+use runtime::effects::surviving;
+use runtime::{EffectRow, EffectState, EffectStore, Parked, Planned, Settlement, StoreError};
+use serde_json::Value;
+use sqlx::{Connection, PgConnection};
+use tokio::sync::Mutex;
+
+use crate::{Database, Failure, machinery};
+
+pub(crate) const RECORD: &str = "
+    INSERT INTO airstream.effects
+        (tenant_id, consumer, category, stream_id, name, event_id, correlation, due, request)
+    SELECT tenant_id, $1, category, stream_id, name, event_id, correlation, due, request
+    FROM UNNEST($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[], $9::jsonb[])
+        AS new (tenant_id, category, stream_id, name, event_id, correlation, due, request)
+    ON CONFLICT (tenant_id, consumer, category, stream_id, name) DO NOTHING";
+// A cancelled effect has not happened and will not: nothing is worth keeping of it.
+pub(crate) const CANCEL: &str = "
+    DELETE FROM airstream.effects AS effect
+    USING UNNEST($2::text[], $3::text[], $4::text[], $5::text[]) AS gone (tenant_id, category, stream_id, name)
+    WHERE effect.consumer = $1 AND effect.state = 'scheduled' AND effect.tenant_id = gone.tenant_id
+        AND effect.category = gone.category AND effect.stream_id = gone.stream_id AND effect.name = gone.name";
+pub(crate) const PENDING: &str = "
+    SELECT tenant_id, category, stream_id, name, event_id, correlation, due, request, attempts
+    FROM airstream.effects WHERE consumer = $1 AND state = 'scheduled'";
+pub(crate) const SETTLE: &str = "
+    UPDATE airstream.effects AS effect
+    SET state = new.state, due = COALESCE(new.due, effect.due), note = new.note,
+        attempts = effect.attempts + CASE WHEN new.state = 'scheduled' THEN 1 ELSE 0 END,
+        settled_at = CASE WHEN new.state = 'scheduled' THEN NULL ELSE now() END
+    FROM UNNEST($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[])
+        AS new (tenant_id, category, stream_id, name, state, due, note)
+    WHERE effect.consumer = $1 AND effect.tenant_id = new.tenant_id AND effect.category = new.category
+        AND effect.stream_id = new.stream_id AND effect.name = new.name";
+pub(crate) const REVIVED: &str = "
+    UPDATE airstream.effects SET state = 'scheduled', revive = false, due = now()
+    WHERE consumer = $1 AND state = 'parked' AND revive
+    RETURNING tenant_id, category, stream_id, name, event_id, correlation, due, request, attempts";
+
+type Columns = (String, String, String, String, String, String, Timestamp, Value, i32);
+
+/// Effects, checkpoints and parking lots of all reactors.
+pub struct PgEffects {
+    database: Database,
+    /// The connections that own consumers: whoever lost its connection cannot write any more.
+    owners: Mutex<HashMap<String, Arc<Mutex<PgConnection>>>>,
+}
+
+impl PgEffects {
+    /// On the migrated database.
+    #[must_use]
+    pub fn new(database: Database) -> Self {
+        Self { database, owners: Mutex::default() }
+    }
+
+    async fn owner(&self, consumer: &str) -> Result<Arc<Mutex<PgConnection>>, StoreError> {
+        let owner = self.owners.lock().await.get(consumer).map(Arc::clone);
+        owner.ok_or_else(|| StoreError::Lost("it has no connection".to_owned()))
+    }
+
+    /// A broken connection took the ownership with it.
+    async fn keep_if_alive<T>(&self, consumer: &str, result: Result<T, HandleError>) -> Result<T, StoreError> {
+        match result {
+            Ok(value) => Ok(value),
+            Err(HandleError::Lost(reason)) => Err(StoreError::Lost(reason)),
+            Err(HandleError::Transient(reason) | HandleError::Poison(reason)) => {
+                self.owners.lock().await.remove(consumer);
+                Err(StoreError::Lost(reason))
+            }
+        }
+    }
+}
+
+fn row(consumer: &str, columns: Columns) -> Result<EffectRow, StoreError> {
+    let (tenant, category, id, name, event, correlation, due, request, attempts) = columns;
+    let stream = StreamName::new(&tenant, &category, &id).map_err(|error| StoreError::Transient(error.to_string()))?;
+    let attempts = u32::try_from(attempts).unwrap_or_default();
+    Ok(EffectRow { consumer: consumer.to_owned(), stream, name, event, correlation, due, request, attempts })
+}
+
+fn column<T>(items: &[T], of: impl Fn(&T) -> String) -> Vec<String> {
+    items.iter().map(of).collect()
+}
+
+async fn write(connection: &mut PgConnection, consumer: &str, plans: &[Planned]) -> Result<(), HandleError> {
+    let failed = |error| machinery::our_error("record effects", error);
+    let (rows, cancelled) = surviving(consumer, plans);
+    if !cancelled.is_empty() {
+        sqlx::query(CANCEL)
+            .bind(consumer)
+            .bind(column(&cancelled, |(stream, _)| stream.tenant.to_string()))
+            .bind(column(&cancelled, |(stream, _)| stream.category.to_string()))
+            .bind(column(&cancelled, |(stream, _)| stream.id.to_string()))
+            .bind(column(&cancelled, |(_, name)| name.clone()))
+            .execute(&mut *connection)
+            .await
+            .map_err(failed)?;
+    }
+    if !rows.is_empty() {
+        sqlx::query(RECORD)
+            .bind(consumer)
+            .bind(column(&rows, |row| row.stream.tenant.to_string()))
+            .bind(column(&rows, |row| row.stream.category.to_string()))
+            .bind(column(&rows, |row| row.stream.id.to_string()))
+            .bind(column(&rows, |row| row.name.clone()))
+            .bind(column(&rows, |row| row.event.clone()))
+            .bind(column(&rows, |row| row.correlation.clone()))
+            .bind(rows.iter().map(|row| row.due).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.request.clone()).collect::<Vec<_>>())
+            .execute(connection)
+            .await
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl EffectStore for PgEffects {
+    async fn begin(&self, consumer: &str) -> Result<Option<Begin>, StoreError> {
+        let failed = |error| Failure::attempting("connect to Postgres")(error);
+        let before = self.owners.lock().await.remove(consumer);
+        if let Some(connection) = before.and_then(Arc::into_inner) {
+            // Closed in order, its lock is free at once.
+            let _ = connection.into_inner().close().await;
+        }
+        let mut connection = self.database.dedicated().await.map_err(failed)?;
+        let begin = machinery::begin(&mut connection, consumer).await;
+        let begin = begin.map_err(|error| StoreError::Transient(error.to_string()))?;
+        if begin.is_some() {
+            self.owners.lock().await.insert(consumer.to_owned(), Arc::new(Mutex::new(connection)));
+        }
+        Ok(begin)
+    }
+
+    async fn record(
+        &self,
+        consumer: &str,
+        from: Position,
+        to: Position,
+        plans: &[Planned],
+        parked: &[Parked],
+    ) -> Result<(), StoreError> {
+        let owner = self.owner(consumer).await?;
+        let mut connection = owner.lock().await;
+        let result = async {
+            let mut transaction = connection.begin().await.map_err(|error| machinery::our_error("begin", error))?;
+            machinery::advance(&mut transaction, consumer, from, to).await?;
+            write(&mut transaction, consumer, plans).await?;
+            machinery::park(&mut transaction, consumer, parked).await?;
+            transaction.commit().await.map_err(|error| machinery::our_error("commit", error))
+        }
+        .await;
+        drop(connection);
+        drop(owner);
+        self.keep_if_alive(consumer, result).await
+    }
+
+    async fn pending(&self, consumer: &str) -> Result<Vec<EffectRow>, StoreError> {
+        let rows: Vec<Columns> = sqlx::query_as(PENDING)
+            .bind(consumer)
+            .fetch_all(self.database.pool())
+            .await
+            .map_err(Failure::attempting("list effects to do"))?;
+        rows.into_iter().map(|columns| row(consumer, columns)).collect()
+    }
+
+    async fn settle(&self, consumer: &str, settlements: &[Settlement]) -> Result<(), StoreError> {
+        let state = |settlement: &Settlement| match settlement.state {
+            EffectState::Scheduled => "scheduled".to_owned(),
+            EffectState::Done => "done".to_owned(),
+            EffectState::Parked => "parked".to_owned(),
+        };
+        sqlx::query(SETTLE)
+            .bind(consumer)
+            .bind(column(settlements, |settlement| settlement.stream.tenant.to_string()))
+            .bind(column(settlements, |settlement| settlement.stream.category.to_string()))
+            .bind(column(settlements, |settlement| settlement.stream.id.to_string()))
+            .bind(column(settlements, |settlement| settlement.name.clone()))
+            .bind(column(settlements, state))
+            .bind(settlements.iter().map(|settlement| settlement.due).collect::<Vec<_>>())
+            .bind(column(settlements, |settlement| settlement.note.clone()))
+            .execute(self.database.pool())
+            .await
+            .map_err(Failure::attempting("settle effects"))?;
+        Ok(())
+    }
+
+    async fn released(&self, consumer: &str) -> Result<Vec<Released>, StoreError> {
+        let owner = self.owner(consumer).await?;
+        let result = machinery::released(&mut *owner.lock().await, consumer).await;
+        self.keep_if_alive(consumer, result).await
+    }
+
+    async fn unpark(&self, consumer: &str, position: Position, plans: &[Planned]) -> Result<(), StoreError> {
+        let owner = self.owner(consumer).await?;
+        let mut connection = owner.lock().await;
+        let result = async {
+            let mut transaction = connection.begin().await.map_err(|error| machinery::our_error("begin", error))?;
+            write(&mut transaction, consumer, plans).await?;
+            machinery::unpark(&mut transaction, consumer, position).await?;
+            transaction.commit().await.map_err(|error| machinery::our_error("commit", error))
+        }
+        .await;
+        drop(connection);
+        self.keep_if_alive(consumer, result).await
+    }
+
+    async fn park_again(&self, consumer: &str, position: Position, reason: &str) -> Result<(), StoreError> {
+        let owner = self.owner(consumer).await?;
+        let result = machinery::park_again(&mut *owner.lock().await, consumer, position, reason).await;
+        self.keep_if_alive(consumer, result).await
+    }
+
+    async fn revived(&self, consumer: &str) -> Result<Vec<EffectRow>, StoreError> {
+        let rows: Vec<Columns> = sqlx::query_as(REVIVED)
+            .bind(consumer)
+            .fetch_all(self.database.pool())
+            .await
+            .map_err(Failure::attempting("look for revived effects"))?;
+        rows.into_iter().map(|columns| row(consumer, columns)).collect()
+    }
+}

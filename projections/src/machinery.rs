@@ -1,0 +1,170 @@
+//! Checkpoints and the parking lot: the statements that projections and effects share.
+
+use std::collections::HashSet;
+
+use kernel::Position;
+use runtime::consume::{Begin, HandleError, Released};
+use runtime::{Parked, ParkedState};
+use sqlx::PgConnection;
+
+use crate::failure::is_transient;
+
+pub(crate) const BEGIN: &str = "INSERT INTO airstream.checkpoints (consumer) VALUES ($1) ON CONFLICT DO NOTHING";
+pub(crate) const CHECKPOINT: &str = "SELECT position FROM airstream.checkpoints WHERE consumer = $1";
+pub(crate) const OWN: &str = "SELECT pg_try_advisory_lock(hashtextextended('airstream consumer ' || $1, 0))";
+pub(crate) const PARKED_SUBJECTS: &str =
+    "SELECT DISTINCT subject FROM airstream.parked WHERE consumer = $1 AND state <> 'skipped'";
+pub(crate) const ADVANCE: &str =
+    "UPDATE airstream.checkpoints SET position = $3, updated_at = now() WHERE consumer = $1 AND position = $2";
+pub(crate) const PARK: &str = "
+    INSERT INTO airstream.parked (consumer, position, subject, tenant_id, state, reason)
+    SELECT $1, * FROM UNNEST($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
+    ON CONFLICT (consumer, position) DO NOTHING";
+pub(crate) const RELEASED: &str = "
+    SELECT subject, array_agg(position ORDER BY position) FROM airstream.parked
+    WHERE consumer = $1 AND state <> 'skipped' AND subject IN
+        (SELECT subject FROM airstream.parked WHERE consumer = $1 AND released)
+    GROUP BY subject";
+pub(crate) const UNPARK: &str =
+    "DELETE FROM airstream.parked WHERE consumer = $1 AND position = $2 AND state <> 'skipped'";
+pub(crate) const PARK_AGAIN: &str = "
+    UPDATE airstream.parked AS parked
+    SET released = false,
+        state = CASE WHEN parked.position = $2 THEN 'cause' ELSE parked.state END,
+        reason = CASE WHEN parked.position = $2 THEN $3 ELSE parked.reason END,
+        tries = parked.tries + CASE WHEN parked.position = $2 THEN 1 ELSE 0 END
+    WHERE consumer = $1
+        AND subject = (SELECT subject FROM airstream.parked WHERE consumer = $1 AND position = $2)";
+pub(crate) const CLEAR_RELEASED: &str =
+    "UPDATE airstream.parked SET released = false WHERE consumer = $1 AND state = 'skipped' AND released";
+
+/// Classifies a failure while handling commits.
+pub(crate) fn handle_error(attempt: &str, error: sqlx::Error) -> HandleError {
+    let said = format!("could not {attempt}: {error}");
+    if is_transient(&error) { HandleError::Transient(said) } else { HandleError::Poison(said) }
+}
+
+/// Like [`handle_error`] where the commits cannot be to blame.
+pub(crate) fn our_error(attempt: &str, error: sqlx::Error) -> HandleError {
+    HandleError::Transient(format!("could not {attempt}: {error}"))
+}
+
+/// Takes ownership on this connection: the lock is gone the moment the connection is. `None` while another has it.
+pub(crate) async fn begin(connection: &mut PgConnection, consumer: &str) -> Result<Option<Begin>, HandleError> {
+    let failed = |error| our_error("begin", error);
+    let ours: bool = sqlx::query_scalar(OWN).bind(consumer).fetch_one(&mut *connection).await.map_err(failed)?;
+    if !ours {
+        return Ok(None);
+    }
+    sqlx::query(BEGIN).bind(consumer).execute(&mut *connection).await.map_err(failed)?;
+    let checkpoint: i64 =
+        sqlx::query_scalar(CHECKPOINT).bind(consumer).fetch_one(&mut *connection).await.map_err(failed)?;
+    let parked: Vec<String> =
+        sqlx::query_scalar(PARKED_SUBJECTS).bind(consumer).fetch_all(&mut *connection).await.map_err(failed)?;
+    Ok(Some(Begin { checkpoint: position(checkpoint), parked: HashSet::from_iter(parked) }))
+}
+
+/// Moves the checkpoint. First in every transaction: it locks the row, so that a rebuild's switch and this cannot cross.
+pub(crate) async fn advance(
+    connection: &mut PgConnection,
+    consumer: &str,
+    from: Position,
+    to: Position,
+) -> Result<(), HandleError> {
+    let moved = sqlx::query(ADVANCE)
+        .bind(consumer)
+        .bind(number(from))
+        .bind(number(to))
+        .execute(connection)
+        .await
+        .map_err(|error| our_error("move the checkpoint", error))?;
+    match moved.rows_affected() {
+        1 => Ok(()),
+        _ => Err(HandleError::Lost(format!("its checkpoint is not at {from} any more"))),
+    }
+}
+
+/// Sets commits aside.
+pub(crate) async fn park(connection: &mut PgConnection, consumer: &str, parked: &[Parked]) -> Result<(), HandleError> {
+    if parked.is_empty() {
+        return Ok(());
+    }
+    let tenant = |parked: &Parked| parked.subject.split('.').nth(2).unwrap_or_default().to_owned();
+    let state = |parked: &Parked| match parked.state {
+        ParkedState::Cause => "cause",
+        ParkedState::Behind => "behind",
+    };
+    sqlx::query(PARK)
+        .bind(consumer)
+        .bind(parked.iter().map(|parked| number(parked.position)).collect::<Vec<_>>())
+        .bind(parked.iter().map(|parked| parked.subject.clone()).collect::<Vec<_>>())
+        .bind(parked.iter().map(tenant).collect::<Vec<_>>())
+        .bind(parked.iter().map(state).collect::<Vec<_>>())
+        .bind(parked.iter().map(|parked| parked.reason.clone()).collect::<Vec<_>>())
+        .execute(connection)
+        .await
+        .map_err(|error| our_error("park commits", error))?;
+    Ok(())
+}
+
+/// What people have released. A subject of which everything was skipped comes back empty, so that it is unparked.
+pub(crate) async fn released(connection: &mut PgConnection, consumer: &str) -> Result<Vec<Released>, HandleError> {
+    let failed = |error| our_error("look for released commits", error);
+    let rows: Vec<(String, Vec<i64>)> =
+        sqlx::query_as(RELEASED).bind(consumer).fetch_all(&mut *connection).await.map_err(failed)?;
+    let mut released: Vec<Released> = rows
+        .into_iter()
+        .map(|(subject, positions)| Released { subject, positions: positions.into_iter().map(position).collect() })
+        .collect();
+    let skipped: Vec<String> =
+        sqlx::query_scalar(SKIPPED_ALONE).bind(consumer).fetch_all(&mut *connection).await.map_err(failed)?;
+    if !skipped.is_empty() {
+        sqlx::query(CLEAR_RELEASED).bind(consumer).execute(&mut *connection).await.map_err(failed)?;
+        for subject in skipped {
+            if !released.iter().any(|known| known.subject == subject) {
+                released.push(Released { subject, positions: Vec::new() });
+            }
+        }
+    }
+    Ok(released)
+}
+
+pub(crate) const SKIPPED_ALONE: &str =
+    "SELECT DISTINCT subject FROM airstream.parked WHERE consumer = $1 AND state = 'skipped' AND released";
+
+/// Takes a commit out of the lot.
+pub(crate) async fn unpark(connection: &mut PgConnection, consumer: &str, at: Position) -> Result<(), HandleError> {
+    sqlx::query(UNPARK)
+        .bind(consumer)
+        .bind(number(at))
+        .execute(connection)
+        .await
+        .map_err(|error| our_error("take a commit out of the parking lot", error))?;
+    Ok(())
+}
+
+/// A released commit failed again.
+pub(crate) async fn park_again(
+    connection: &mut PgConnection,
+    consumer: &str,
+    at: Position,
+    reason: &str,
+) -> Result<(), HandleError> {
+    sqlx::query(PARK_AGAIN)
+        .bind(consumer)
+        .bind(number(at))
+        .bind(reason)
+        .execute(connection)
+        .await
+        .map_err(|error| our_error("park a commit again", error))?;
+    Ok(())
+}
+
+/// Postgres has no unsigned numbers; a log of 2^63 messages would take longer than the disk lasts.
+pub(crate) fn number(position: Position) -> i64 {
+    i64::try_from(position.sequence()).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn position(number: i64) -> Position {
+    Position::at(u64::try_from(number).unwrap_or_default())
+}

@@ -1,0 +1,202 @@
+//! The second of the three kinds of code: it writes down for reading what happened.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kernel::{Commit, FactError, Position, StreamName};
+use runtime::consume::{self, Begin, HandleError, Handler, Released};
+use runtime::{Log, Parked, Recorded};
+use sqlx::{Connection, PgConnection};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Database, machinery};
+
+/// One commit, ready for projectors.
+pub struct CommitFacts<'a> {
+    /// Its place in the log.
+    pub position: Position,
+    /// Whose history it belongs to.
+    pub stream: &'a StreamName,
+    /// Its events.
+    pub commit: Commit<'a>,
+}
+
+/// Why commits could not be projected.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectError {
+    /// An event could not be read.
+    #[error("{0}")]
+    Fact(#[from] FactError),
+    /// Postgres refused.
+    #[error("{0}")]
+    Sql(#[from] sqlx::Error),
+}
+
+impl From<ProjectError> for HandleError {
+    fn from(error: ProjectError) -> Self {
+        match error {
+            ProjectError::Fact(error) => Self::Poison(error.to_string()),
+            ProjectError::Sql(error) => machinery::handle_error("write rows", error),
+        }
+    }
+}
+
+/// Writes rows from events. Its tables stand in a schema of its own, `<name>_v<version>`, and its SQL names them without
+/// the schema: a rebuild runs the same code on a second schema.
+#[async_trait]
+pub trait Projector: Send + Sync + 'static {
+    /// Unique among projections; a valid SQL identifier.
+    const NAME: &'static str;
+    /// Raised when the tables or their meaning change; a new version fills itself from the beginning of the log.
+    const VERSION: u32;
+    /// The categories it wants; empty means all.
+    const CATEGORIES: &'static [&'static str];
+    /// Its tables, for rebuilding and verifying.
+    const TABLES: &'static [&'static str];
+
+    /// Writes what the commits say. Set-based: a batch is one or two statements, not one per event. Runs inside the
+    /// transaction that moves the checkpoint.
+    ///
+    /// # Errors
+    /// [`ProjectError`]; everything of the batch is rolled back.
+    async fn apply(commits: &[CommitFacts<'_>], tables: &mut PgConnection) -> Result<(), ProjectError>;
+}
+
+/// The name of a projector's schema.
+pub(crate) fn schema<P: Projector>() -> String {
+    format!("{}_v{}", P::NAME, P::VERSION)
+}
+
+/// Runs a projection until `stop`.
+pub async fn run<P: Projector>(
+    database: Database,
+    log: Arc<dyn Log>,
+    options: consume::Options,
+    stop: CancellationToken,
+) {
+    consume::run(Projection::<P>::new(database), log, options, stop).await;
+}
+
+/// A projector's side of the walk along the log.
+pub struct Projection<P> {
+    database: Database,
+    /// The connection that owns the consumer; `None` before `begin`.
+    connection: Option<PgConnection>,
+    projector: PhantomData<fn() -> P>,
+}
+
+impl<P: Projector> Projection<P> {
+    /// Not yet owner of anything.
+    #[must_use]
+    pub fn new(database: Database) -> Self {
+        Self { database, connection: None, projector: PhantomData }
+    }
+
+    fn connection(&mut self) -> Result<&mut PgConnection, HandleError> {
+        self.connection.as_mut().ok_or_else(|| HandleError::Lost("it has no connection".to_owned()))
+    }
+
+    /// A broken connection took the ownership with it.
+    fn keep_if_alive<T>(&mut self, result: Result<T, HandleError>) -> Result<T, HandleError> {
+        match result {
+            Err(HandleError::Transient(reason)) => {
+                self.connection = None;
+                Err(HandleError::Lost(reason))
+            }
+            other => other,
+        }
+    }
+}
+
+/// The commits that a projector wants, decoded.
+pub(crate) fn wanted<'a, P: Projector>(commits: &[&'a Recorded]) -> Result<Vec<CommitFacts<'a>>, HandleError> {
+    let mut facts = Vec::with_capacity(commits.len());
+    for recorded in commits {
+        let poison = |reason: String| HandleError::Poison(format!("commit {}: {reason}", recorded.position));
+        let Some(stream) = &recorded.stream else {
+            return Err(poison(format!("`{}` is not a subject of ours", recorded.subject)));
+        };
+        if !P::CATEGORIES.is_empty() && !P::CATEGORIES.contains(&stream.category.as_str()) {
+            continue;
+        }
+        let commit = recorded.commit().map_err(|error| poison(error.to_string()))?;
+        facts.push(CommitFacts { position: recorded.position, stream, commit });
+    }
+    Ok(facts)
+}
+
+#[async_trait]
+impl<P: Projector> Handler for Projection<P> {
+    fn name(&self) -> String {
+        schema::<P>()
+    }
+
+    async fn begin(&mut self) -> Result<Option<Begin>, HandleError> {
+        let failed = |error| machinery::our_error("connect", error);
+        // A connection that survived still holds the lock: closing it in order frees the lock at once.
+        if let Some(connection) = self.connection.take() {
+            let _ = connection.close().await;
+        }
+        let mut connection = self.database.dedicated().await.map_err(failed)?;
+        set_search_path(&mut connection, &schema::<P>()).await.map_err(failed)?;
+        // Rows and checkpoint are lost together when the power fails, and the log brings both back.
+        sqlx::query("SET synchronous_commit = off").execute(&mut connection).await.map_err(failed)?;
+        let begin = machinery::begin(&mut connection, &schema::<P>()).await?;
+        if begin.is_some() {
+            self.connection = Some(connection);
+        }
+        Ok(begin)
+    }
+
+    async fn handle(
+        &mut self,
+        from: Position,
+        to: Position,
+        commits: &[&Recorded],
+        parked: &[Parked],
+    ) -> Result<(), HandleError> {
+        let facts = wanted::<P>(commits)?;
+        let connection = self.connection()?;
+        let result = async {
+            let mut transaction = connection.begin().await.map_err(|error| machinery::our_error("begin", error))?;
+            machinery::advance(&mut transaction, &schema::<P>(), from, to).await?;
+            if !facts.is_empty() {
+                P::apply(&facts, &mut transaction).await?;
+            }
+            machinery::park(&mut transaction, &schema::<P>(), parked).await?;
+            transaction.commit().await.map_err(|error| machinery::our_error("commit", error))
+        }
+        .await;
+        self.keep_if_alive(result)
+    }
+
+    async fn released(&mut self) -> Result<Vec<Released>, HandleError> {
+        let result = machinery::released(self.connection()?, &schema::<P>()).await;
+        self.keep_if_alive(result)
+    }
+
+    async fn handle_released(&mut self, commit: &Recorded) -> Result<(), HandleError> {
+        let facts = wanted::<P>(&[commit])?;
+        let connection = self.connection()?;
+        let result = async {
+            let mut transaction = connection.begin().await.map_err(|error| machinery::our_error("begin", error))?;
+            P::apply(&facts, &mut transaction).await?;
+            machinery::unpark(&mut transaction, &schema::<P>(), commit.position).await?;
+            transaction.commit().await.map_err(|error| machinery::our_error("commit", error))
+        }
+        .await;
+        self.keep_if_alive(result)
+    }
+
+    async fn park_again(&mut self, position: Position, reason: &str) -> Result<(), HandleError> {
+        let result = machinery::park_again(self.connection()?, &schema::<P>(), position, reason).await;
+        self.keep_if_alive(result)
+    }
+}
+
+/// Unqualified table names mean this schema from now on.
+pub(crate) async fn set_search_path(connection: &mut PgConnection, schema: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT set_config('search_path', $1, false)").bind(schema).execute(connection).await?;
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! Queries over runs.
+
+use kernel::{Position, TenantId, Timestamp};
+use serde_json::Value;
+use sqlx::PgPool;
+
+use super::Wanted;
+use crate::{Failure, machinery};
+
+/// A run as people see it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct RunRow {
+    /// Its id.
+    pub run_id: String,
+    /// The workflow.
+    pub workflow_id: String,
+    /// Version of the definition it follows.
+    pub definition_version: i32,
+    /// `running`, `completed`, `failed` or `cancelled`.
+    pub status: String,
+    /// What it was given.
+    pub input: Option<Value>,
+    /// What it came to.
+    pub output: Option<Value>,
+    /// Why it failed or was cancelled.
+    pub error: Option<Value>,
+    /// The step it is at.
+    pub current_step: Option<String>,
+    /// Who started it.
+    pub started_by: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Version of its stream.
+    pub version: i64,
+    /// Where its first event stands.
+    pub started_position: Position,
+    /// Where its newest event stands.
+    pub position: Position,
+}
+
+type RunColumns = (
+    String,
+    String,
+    i32,
+    String,
+    Option<Value>,
+    Option<Value>,
+    Option<Value>,
+    Option<String>,
+    String,
+    Timestamp,
+    Option<Timestamp>,
+    i64,
+    i64,
+    i64,
+);
+
+impl From<RunColumns> for RunRow {
+    fn from(columns: RunColumns) -> Self {
+        Self {
+            run_id: columns.0,
+            workflow_id: columns.1,
+            definition_version: columns.2,
+            status: columns.3,
+            input: columns.4,
+            output: columns.5,
+            error: columns.6,
+            current_step: columns.7,
+            started_by: columns.8,
+            started_at: columns.9,
+            finished_at: columns.10,
+            version: columns.11,
+            started_position: machinery::position(columns.12),
+            position: machinery::position(columns.13),
+        }
+    }
+}
+
+/// A step as people see it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct StepRow {
+    /// Its id within the definition.
+    pub step_id: String,
+    /// Its place, from 0.
+    pub ordinal: i32,
+    /// Its name.
+    pub name: String,
+    /// `task`, `http`, `wait` or `pass`.
+    pub kind: String,
+    /// `pending`, `scheduled`, `running`, `waiting`, `retrying`, `completed`, `failed` or `cancelled`.
+    pub status: String,
+    /// The newest attempt; 0 before the first.
+    pub attempt: i32,
+    /// Who works or worked on it.
+    pub worker: Option<String>,
+    /// What it came to.
+    pub output: Option<Value>,
+    /// Why its newest failure.
+    pub error: Option<Value>,
+    /// When a wait or a pause ends.
+    pub due_at: Option<Timestamp>,
+    /// When the attempt counts as timed out.
+    pub deadline: Option<Timestamp>,
+    /// When the newest attempt could begin.
+    pub scheduled_at: Option<Timestamp>,
+    /// When the newest attempt was claimed.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+type StepColumns = (
+    String,
+    i32,
+    String,
+    String,
+    String,
+    i32,
+    Option<String>,
+    Option<Value>,
+    Option<Value>,
+    Option<Timestamp>,
+    Option<Timestamp>,
+    Option<Timestamp>,
+    Option<Timestamp>,
+    Option<Timestamp>,
+);
+
+impl From<StepColumns> for StepRow {
+    fn from(columns: StepColumns) -> Self {
+        Self {
+            step_id: columns.0,
+            ordinal: columns.1,
+            name: columns.2,
+            kind: columns.3,
+            status: columns.4,
+            attempt: columns.5,
+            worker: columns.6,
+            output: columns.7,
+            error: columns.8,
+            due_at: columns.9,
+            deadline: columns.10,
+            scheduled_at: columns.11,
+            started_at: columns.12,
+            finished_at: columns.13,
+        }
+    }
+}
+
+pub(crate) const GET: &str = "
+    SELECT run_id, workflow_id, definition_version, status, input, output, error, current_step, started_by, started_at,
+           finished_at, version, started_position, position
+    FROM runs_v1.runs WHERE tenant_id = $1 AND run_id = $2";
+pub(crate) const LIST: &str = "
+    SELECT run_id, workflow_id, definition_version, status, input, output, error, current_step, started_by, started_at,
+           finished_at, version, started_position, position
+    FROM runs_v1.runs
+    WHERE tenant_id = $1 AND started_position < $2 AND ($3::text IS NULL OR workflow_id = $3)
+        AND ($4::text IS NULL OR status = $4)
+    ORDER BY started_position DESC LIMIT $5";
+pub(crate) const STEPS: &str = "
+    SELECT step_id, ordinal, name, kind, status, attempt, worker, output, error, due_at, deadline, scheduled_at,
+           started_at, finished_at
+    FROM runs_v1.steps WHERE tenant_id = $1 AND run_id = $2 ORDER BY ordinal";
+
+/// One run.
+///
+/// # Errors
+/// When Postgres cannot be asked.
+pub async fn get(pool: &PgPool, tenant: &TenantId, run: &str) -> Result<Option<RunRow>, Failure> {
+    let row: Option<RunColumns> = sqlx::query_as(GET)
+        .bind(tenant.as_str())
+        .bind(run)
+        .fetch_optional(pool)
+        .await
+        .map_err(Failure::attempting("read a run"))?;
+    Ok(row.map(Into::into))
+}
+
+/// A run's steps, in order.
+///
+/// # Errors
+/// When Postgres cannot be asked.
+pub async fn steps(pool: &PgPool, tenant: &TenantId, run: &str) -> Result<Vec<StepRow>, Failure> {
+    let rows: Vec<StepColumns> = sqlx::query_as(STEPS)
+        .bind(tenant.as_str())
+        .bind(run)
+        .fetch_all(pool)
+        .await
+        .map_err(Failure::attempting("read a run's steps"))?;
+    Ok(rows.into_iter().map(Into::into).collect())
+}
+
+/// Runs, newest first.
+///
+/// # Errors
+/// When Postgres cannot be asked.
+pub async fn list(pool: &PgPool, wanted: &Wanted<'_>) -> Result<Vec<RunRow>, Failure> {
+    let rows: Vec<RunColumns> = sqlx::query_as(LIST)
+        .bind(wanted.tenant.as_str())
+        .bind(wanted.before.map_or(i64::MAX, machinery::number))
+        .bind(wanted.workflow)
+        .bind(wanted.status)
+        .bind(wanted.limit)
+        .fetch_all(pool)
+        .await
+        .map_err(Failure::attempting("list runs"))?;
+    Ok(rows.into_iter().map(Into::into).collect())
+}
