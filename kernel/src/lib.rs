@@ -14,6 +14,7 @@ mod position;
 mod problem;
 mod process;
 pub mod scenario;
+pub mod storable;
 
 pub use canonical::canonical;
 pub use command::{Access, CommandId, CommandSet, CommandSpec, Fingerprint, Stamp, object};

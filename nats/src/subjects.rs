@@ -48,6 +48,12 @@ pub fn pattern(filter: &Filter) -> String {
     }
 }
 
+/// Subject of a task that waits for a worker.
+#[must_use]
+pub fn task(tenant: &str, name: &str) -> String {
+    format!("tasks.{tenant}.{name}")
+}
+
 /// What a command's subject says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addressed {

@@ -85,7 +85,7 @@ impl CommitIndex for PgCommitIndex {
 }
 
 /// A commit as lists show it.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct CommitRow {
     /// The command's id.
     pub command_id: String,
@@ -98,12 +98,14 @@ pub struct CommitRow {
     /// Who asked.
     pub actor: String,
     /// Where it stands in the log.
+    #[schema(value_type = String)]
     pub position: Position,
     /// The stream's version after it.
     pub version: i64,
     /// Its events' types.
     pub types: Vec<String>,
     /// When it was decided.
+    #[schema(value_type = String, format = DateTime)]
     pub decided_at: Timestamp,
 }
 

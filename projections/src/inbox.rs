@@ -61,7 +61,7 @@ impl Projector for Inbox {
 }
 
 /// A queued command that was refused.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct RejectedRow {
     /// Names the refusal.
     pub inbox_id: String,
@@ -84,8 +84,10 @@ pub struct RejectedRow {
     /// The command's body.
     pub body: Option<Value>,
     /// When it was taken from the queue.
+    #[schema(value_type = String, format = DateTime)]
     pub taken_at: Timestamp,
     /// Where the refusal stands in the log.
+    #[schema(value_type = String)]
     pub position: Position,
 }
 

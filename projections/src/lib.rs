@@ -21,7 +21,7 @@ pub mod status;
 pub mod workflows;
 
 pub use at_least::{NotReached, wait_until};
-pub use database::Database;
+pub use database::{Database, Ownership};
 pub use effects::PgEffects;
 pub use failure::Failure;
 pub use migrate::{Migrated, MigrationState, migrate, migration_state, migrations};

@@ -28,7 +28,7 @@ pub struct Progress {
 }
 
 /// Rows that are not as the log says.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct Difference {
     /// Which table.
     pub table: String,
@@ -41,11 +41,12 @@ pub struct Difference {
 }
 
 /// What a rebuild or a verification came to.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct Fold {
     /// `name_vN`.
     pub projection: String,
     /// Where both stood when they were compared or switched.
+    #[schema(value_type = String)]
     pub position: Position,
     /// Rows folded, of all tables.
     pub rows: i64,

@@ -6,13 +6,15 @@ use sqlx::PgPool;
 use crate::{Failure, machinery};
 
 /// A consumer's checkpoint.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct ConsumerRow {
     /// Its name.
     pub consumer: String,
     /// The last position it has handled or parked.
+    #[schema(value_type = String)]
     pub position: Position,
     /// When it last moved.
+    #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
     /// Commits in its parking lot.
     pub parked: i64,
@@ -48,7 +50,7 @@ pub async fn consumers(pool: &PgPool) -> Result<Vec<ConsumerRow>, Failure> {
 }
 
 /// Something in a parking lot: a commit, or an effect.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct ParkedRow {
     /// Names it: `<consumer>@<position>` for a commit, `<consumer>!<category>/<stream>!<effect>` for an effect.
     pub id: String,
@@ -57,6 +59,7 @@ pub struct ParkedRow {
     /// Who parked it.
     pub consumer: String,
     /// Where the commit stands in the log.
+    #[schema(value_type = Option<String>)]
     pub position: Option<Position>,
     /// The commit's subject, or the effect's stream.
     pub subject: String,
@@ -67,6 +70,7 @@ pub struct ParkedRow {
     /// How often it has been tried.
     pub tries: i32,
     /// Since when.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub parked_at: Option<Timestamp>,
 }
 

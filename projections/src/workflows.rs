@@ -130,7 +130,7 @@ impl Projector for Workflows {
 }
 
 /// A workflow with its newest definition.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct WorkflowRow {
     /// Its id.
     pub workflow_id: String,
@@ -141,6 +141,7 @@ pub struct WorkflowRow {
     /// `active` or `retired`.
     pub status: String,
     /// When it was last defined or retired.
+    #[schema(value_type = String, format = DateTime)]
     pub changed_at: Timestamp,
     /// SHA-256 of the compiled definition.
     pub hash: String,

@@ -1,1 +1,31 @@
-//! rest
+//! What every HTTP route shares: who calls, problem documents, bodies, pages, idempotency keys.
+
+mod answer;
+mod caller;
+pub mod documents;
+mod extract;
+mod fault;
+
+pub use answer::answer;
+pub use caller::Caller;
+pub use extract::{AtLeast, Chain, IdempotencyKey, PageQuery, Payload, Query};
+pub use fault::Fault;
+
+/// One page of a list.
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Hand it back as `cursor` for the next page; null at the end.
+    pub next_cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// A page out of `limit + 1` rows: the extra one says whether there is more.
+    pub fn of(mut rows: Vec<T>, limit: usize, cursor: impl Fn(&T) -> String) -> Self {
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next_cursor = if more { rows.last().map(cursor) } else { None };
+        Self { items: rows, next_cursor }
+    }
+}

@@ -16,3 +16,9 @@ pub fn now() -> Timestamp {
 pub fn fresh_id(prefix: &str) -> String {
     format!("{prefix}{}", uuid::Uuid::now_v7().simple())
 }
+
+/// An id that follows from a text: the same text gives the same id (UUIDv5).
+#[must_use]
+pub fn derived_id(prefix: &str, from: &str) -> String {
+    format!("{prefix}{}", uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, from.as_bytes()).simple())
+}

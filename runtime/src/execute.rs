@@ -186,23 +186,32 @@ pub(crate) struct Environment {
 
 struct Inner {
     environment: Arc<Environment>,
-    shards: parking::Shards,
+    shards: entrance::Shards,
     tasks: TaskTracker,
 }
 
-mod parking {
+mod entrance {
     use super::{Job, mpsc};
     use std::sync::RwLock;
 
-    /// The shards' inboxes; emptied to close them.
-    pub(super) struct Shards(RwLock<Vec<mpsc::Sender<Job>>>);
+    /// A shard's two entrances.
+    #[derive(Clone)]
+    pub(super) struct Entrance {
+        pub(super) commands: mpsc::Sender<Job>,
+        /// Commands in hand may have to look at other streams before they can go on: were they to queue behind other
+        /// commands, a full shard could wait for itself.
+        pub(super) inspections: mpsc::Sender<Job>,
+    }
+
+    /// The shards' entrances; emptied to close them.
+    pub(super) struct Shards(RwLock<Vec<Entrance>>);
 
     impl Shards {
-        pub(super) fn new(inboxes: Vec<mpsc::Sender<Job>>) -> Self {
-            Self(RwLock::new(inboxes))
+        pub(super) fn new(entrances: Vec<Entrance>) -> Self {
+            Self(RwLock::new(entrances))
         }
 
-        pub(super) fn get(&self, shard: u8) -> Option<mpsc::Sender<Job>> {
+        pub(super) fn get(&self, shard: u8) -> Option<Entrance> {
             self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(usize::from(shard)).cloned()
         }
 
@@ -222,12 +231,13 @@ impl Executor {
         let environment = Arc::new(Environment { log, index, registry, options });
         let tasks = TaskTracker::new();
         Self(Arc::new_cyclic(|executor| {
-            let inboxes = (0..SHARDS).map(|_| {
-                let (inbox, jobs) = mpsc::channel(environment.options.queue_per_shard);
-                tasks.spawn(Shard::new(Arc::clone(&environment), ExecutorRef(executor.clone()), jobs).run());
-                inbox
+            let entrances = (0..SHARDS).map(|_| {
+                let (commands, jobs) = mpsc::channel(environment.options.queue_per_shard);
+                let (inspections, asides) = mpsc::channel(environment.options.queue_per_shard);
+                tasks.spawn(Shard::new(Arc::clone(&environment), ExecutorRef(executor.clone()), jobs, asides).run());
+                entrance::Entrance { commands, inspections }
             });
-            let shards = parking::Shards::new(inboxes.collect());
+            let shards = entrance::Shards::new(entrances.collect());
             Inner { environment: Arc::clone(&environment), shards, tasks: tasks.clone() }
         }))
     }
@@ -264,10 +274,14 @@ impl Executor {
     }
 
     fn hand_over(&self, job: Job) -> Result<(), Problem> {
-        let Some(inbox) = self.0.shards.get(job.stream.shard()) else {
+        let Some(entrance) = self.0.shards.get(job.stream.shard()) else {
             return Err(Problem::unavailable("This instance is shutting down; ask again.", 500));
         };
-        inbox.try_send(job).map_err(|error| match error {
+        let queue = match job.ask {
+            Ask::Execute { .. } => entrance.commands,
+            Ask::Inspect { .. } => entrance.inspections,
+        };
+        queue.try_send(job).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
                 Problem::busy("Too many commands are waiting for this shard; ask again with the same command id.", 250)
             }

@@ -403,7 +403,7 @@ async fn tell(commands: &dyn Commands, row: &EffectRow, report: Report) -> Resul
     match commands.execute(request).await {
         Ok(_) => Ok(format!("reported by `{}`", report.command)),
         // Another body under the same id means that an earlier try has been reported: that one counts.
-        Err(problem) if !problem.is_transient() && problem.status < 500 => {
+        Err(problem) if !problem.is_transient() && problem.retry_after_ms.is_none() && problem.status < 500 => {
             Ok(format!("`{}` was refused: {}", report.command, problem.code))
         }
         Err(problem) => Err(problem),

@@ -37,6 +37,8 @@ pub(crate) struct Shard {
     environment: Arc<Environment>,
     executor: ExecutorRef,
     inbox: mpsc::Receiver<Job>,
+    /// Inspections: never held back, because commands in hand may be waiting for them.
+    asides: mpsc::Receiver<Job>,
     cache: LruCache<StreamName, Folded>,
     /// Streams being worked on, with the jobs that wait for them.
     busy: HashMap<StreamName, VecDeque<Job>>,
@@ -45,12 +47,18 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    pub(crate) fn new(environment: Arc<Environment>, executor: ExecutorRef, inbox: mpsc::Receiver<Job>) -> Self {
+    pub(crate) fn new(
+        environment: Arc<Environment>,
+        executor: ExecutorRef,
+        inbox: mpsc::Receiver<Job>,
+        asides: mpsc::Receiver<Job>,
+    ) -> Self {
         let capacity = NonZeroUsize::new(environment.options.streams_per_shard).unwrap_or(NonZeroUsize::MIN);
         Self {
             environment,
             executor,
             inbox,
+            asides,
             cache: LruCache::new(capacity),
             busy: HashMap::new(),
             running: FuturesUnordered::new(),
@@ -64,6 +72,7 @@ impl Shard {
         let mut open = true;
         while open || self.outstanding > 0 {
             tokio::select! {
+                Some(job) = self.asides.recv() => self.take(job),
                 // Past the limit jobs stay in the inbox, which is bounded: that is where callers learn of overload.
                 job = self.inbox.recv(), if open && self.outstanding < limit => match job {
                     Some(job) => self.take(job),

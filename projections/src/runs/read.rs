@@ -8,7 +8,7 @@ use super::Wanted;
 use crate::{Failure, machinery};
 
 /// A run as people see it.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct RunRow {
     /// Its id.
     pub run_id: String,
@@ -29,14 +29,18 @@ pub struct RunRow {
     /// Who started it.
     pub started_by: String,
     /// When it started.
+    #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
     /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub finished_at: Option<Timestamp>,
     /// Version of its stream.
     pub version: i64,
     /// Where its first event stands.
+    #[schema(value_type = String)]
     pub started_position: Position,
     /// Where its newest event stands.
+    #[schema(value_type = String)]
     pub position: Position,
 }
 
@@ -79,7 +83,7 @@ impl From<RunColumns> for RunRow {
 }
 
 /// A step as people see it.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct StepRow {
     /// Its id within the definition.
     pub step_id: String,
@@ -100,14 +104,19 @@ pub struct StepRow {
     /// Why its newest failure.
     pub error: Option<Value>,
     /// When a wait or a pause ends.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub due_at: Option<Timestamp>,
     /// When the attempt counts as timed out.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub deadline: Option<Timestamp>,
     /// When the newest attempt could begin.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub scheduled_at: Option<Timestamp>,
     /// When the newest attempt was claimed.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub started_at: Option<Timestamp>,
     /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub finished_at: Option<Timestamp>,
 }
 

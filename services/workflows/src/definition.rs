@@ -12,7 +12,7 @@ use kernel::{Access, CommandSet, CommandSpec, Decider, Problem, Stamp};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::limits::cut;
+use kernel::storable::cut;
 
 mod fields;
 mod http;

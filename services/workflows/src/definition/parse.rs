@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::fields::{Errors, Object, shape, text};
 use super::step;
-use crate::limits;
+use kernel::storable;
 
 /// Longest definition, in bytes, as it was sent and as it is kept.
 pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
@@ -53,12 +53,12 @@ const RESERVED: &[&str] = &[
 /// 413 when it is too large, 400 when it is not JSON.
 pub(super) fn read(body: &[u8]) -> Result<Value, Problem> {
     if body.len() > MAX_DOCUMENT_BYTES {
-        return Err(limits::too_large("definition", MAX_DOCUMENT_BYTES));
+        return Err(storable::too_large("definition", MAX_DOCUMENT_BYTES));
     }
     let document: Value = serde_json::from_slice(body)
         .map_err(|error| Problem::malformed(format!("The definition is not valid JSON: {error}.")))?;
-    if !limits::fits(&document, body.len(), MAX_DOCUMENT_BYTES) {
-        return Err(limits::too_large("definition", MAX_DOCUMENT_BYTES));
+    if !storable::fits(&document, body.len(), MAX_DOCUMENT_BYTES) {
+        return Err(storable::too_large("definition", MAX_DOCUMENT_BYTES));
     }
     Ok(document)
 }
@@ -74,7 +74,7 @@ pub fn compile(document: &Value, workflow_id: &str) -> Result<Definition, Vec<Fi
 }
 
 fn definition(document: &Value, workflow_id: &str, errors: &mut Errors) -> Option<Definition> {
-    if let Some(complaint) = limits::complaint_about(document) {
+    if let Some(complaint) = storable::complaint_about(document) {
         errors.add("", complaint);
         return None;
     }

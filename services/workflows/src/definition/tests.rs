@@ -233,10 +233,10 @@ fn what_could_not_be_read_from_the_log_is_not_let_in() {
         let value = format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
         format!(r#"{{"steps":[{{"id":1,"name":"a","params":{value}}}, {{"id":2,"kind":"pass","output":{value}}}]}}"#)
     };
-    let deepest = nested(crate::limits::MAX_DEPTH - 3);
+    let deepest = nested(kernel::storable::MAX_DEPTH - 3);
     given::<Workflow>([]).when(define(&deepest)).then([defined(1, &deepest)]);
     let hidden = r#"{"steps":[{"id":1,"name":"a","params":{"a":1,"$serde_json::private::RawValue":"x"}}]}"#;
-    for body in [nested(crate::limits::MAX_DEPTH - 2).as_str(), &nested(124), hidden] {
+    for body in [nested(kernel::storable::MAX_DEPTH - 2).as_str(), &nested(124), hidden] {
         let problem = Command::parse("define", body.as_bytes(), &stamp()).expect_err("unreadable later");
         assert_eq!(problem.status, 422, "{problem}");
     }

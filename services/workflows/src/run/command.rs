@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::definition::{MAX_REASON_CHARS, ResolvedDefinition};
-use crate::limits::{cut, ensure_storable, too_large};
+use kernel::storable::{cut, ensure_storable, too_large};
 use crate::seconds::{self, MAX_TIMEOUT_MS};
 
 /// Longest input of a run, in bytes of JSON.

@@ -1,17 +1,17 @@
 //! What a value from outside may be, so that what is written can always be read again.
 
-use kernel::{FieldError, Problem};
+use crate::{FieldError, Problem};
 use serde_json::Value;
 
 /// Deepest nesting of a value. Readers of JSON give up at 128 levels, and our events wrap values in a few more: what
 /// was let in at 127 could never be read from the log.
-pub(crate) const MAX_DEPTH: usize = 64;
+pub const MAX_DEPTH: usize = 64;
 
 /// `serde_json` takes objects that begin with such a key for something else, and what it writes begins with them.
 const KEYS_OF_THE_READER: &str = "$serde_json::private::";
 
 /// Why a value could not be read back from the log, if that is so.
-pub(crate) fn complaint_about(value: &Value) -> Option<&'static str> {
+pub fn complaint_about(value: &Value) -> Option<&'static str> {
     unreadable(value, MAX_DEPTH)
 }
 
@@ -34,7 +34,7 @@ fn unreadable(value: &Value, levels: usize) -> Option<&'static str> {
 ///
 /// # Errors
 /// 413 `too_large` when it takes more than `limit_bytes` in the log, 422 `invalid` when it could not be read from there.
-pub(crate) fn ensure_storable(
+pub fn ensure_storable(
     value: &Value,
     field: &str,
     sent_bytes: usize,
@@ -52,19 +52,19 @@ pub(crate) fn ensure_storable(
 }
 
 /// 413 `too_large`.
-pub(crate) fn too_large(what: &str, limit_bytes: usize) -> Problem {
+pub fn too_large(what: &str, limit_bytes: usize) -> Problem {
     let detail = format!("The {what} may have {} KiB at most.", limit_bytes / 1024);
     Problem::new(413, "too_large", detail)
 }
 
 /// Whether a value takes at most `limit_bytes` in the log. It is written out only where that is in doubt: numbers such
 /// as `1e15` grow, but no JSON grows more than fivefold.
-pub(crate) fn fits(value: &Value, sent_bytes: usize, limit_bytes: usize) -> bool {
+pub fn fits(value: &Value, sent_bytes: usize, limit_bytes: usize) -> bool {
     sent_bytes.saturating_mul(5) <= limit_bytes || value.to_string().len() <= limit_bytes
 }
 
 /// Cuts a text to so many characters.
-pub(crate) fn cut(mut text: String, max_chars: usize) -> String {
+pub fn cut(mut text: String, max_chars: usize) -> String {
     if let Some((end, _)) = text.char_indices().nth(max_chars) {
         text.truncate(end);
     }

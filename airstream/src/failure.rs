@@ -1,0 +1,224 @@
+//! How a command ends when it does not end well: an exit code for scripts and a sentence for people.
+
+use std::fmt;
+
+use kernel::Problem;
+use serde_json::Value;
+
+/// The exit codes. Scripts depend on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Also what a closed pipe ends with: whoever closed it has seen enough.
+    Ok = 0,
+    /// It did not work.
+    Failed = 1,
+    /// The command line or the configuration is wrong. The same number as clap's.
+    Usage = 2,
+    /// There is no such thing.
+    NotFound = 3,
+    /// The token is missing, wrong, or not allowed to.
+    Auth = 4,
+    /// Somebody was faster, or the command id was used for something else.
+    Conflict = 5,
+    /// It worked, and something was found that somebody should look at.
+    Findings = 6,
+    /// It took longer than was asked for.
+    Timeout = 7,
+    /// Nobody answers, or not now.
+    Unavailable = 8,
+    /// Ended by a signal before it was done.
+    Interrupted = 130,
+}
+
+impl Exit {
+    /// What a status of the HTTP door means for a script.
+    pub(crate) fn of_status(status: u16) -> Exit {
+        match status {
+            401 | 403 => Exit::Auth,
+            404 | 410 => Exit::NotFound,
+            409 | 412 => Exit::Conflict,
+            408 | 504 => Exit::Timeout,
+            429 | 502 | 503 => Exit::Unavailable,
+            _ => Exit::Failed,
+        }
+    }
+
+    /// The problem document's status and code when the problem is ours and not the server's.
+    fn as_problem(self) -> (u16, &'static str) {
+        match self {
+            Exit::Ok | Exit::Failed => (500, "failed"),
+            Exit::Usage => (400, "usage"),
+            Exit::NotFound => (404, "not_found"),
+            Exit::Auth => (401, "unauthenticated"),
+            Exit::Conflict => (409, "conflict"),
+            Exit::Findings => (422, "findings"),
+            Exit::Timeout => (504, "timed_out"),
+            Exit::Unavailable => (503, "unavailable"),
+            Exit::Interrupted => (499, "interrupted"),
+        }
+    }
+}
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    /// One sentence; empty when everything has been said already.
+    pub(crate) message: String,
+    /// Further lines, such as the wrong fields of a document or the end of a log.
+    pub(crate) details: Vec<String>,
+    /// What to do about it.
+    pub(crate) hint: Option<String>,
+    /// The document that the server answered with.
+    pub(crate) problem: Option<Value>,
+}
+
+/// What every command returns.
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Failure {
+        Failure { exit, message: message.into(), details: Vec::new(), hint: None, problem: None }
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Failure {
+        Failure::new(Exit::Usage, message)
+    }
+
+    /// Ends with this code and without a word.
+    pub(crate) fn silent(exit: Exit) -> Failure {
+        Failure::new(exit, "")
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn details(mut self, details: Vec<String>) -> Failure {
+        self.details = details;
+        self
+    }
+
+    /// An error with its causes, joined once, here. `embedded` and others print one layer each.
+    pub(crate) fn because(exit: Exit, error: &dyn std::error::Error) -> Failure {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            // Some libraries repeat their cause in their own message.
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            source = cause.source();
+        }
+        Failure::new(exit, message)
+    }
+
+    /// A refusal by the server.
+    pub(crate) fn of_problem(status: u16, document: Value) -> Failure {
+        let text = |key: &str| document.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (code, detail, title) = (text("code"), text("detail"), text("title"));
+        let detail = if detail.is_empty() { title } else { detail };
+        let message = match (detail.is_empty(), code.is_empty()) {
+            (false, false) => format!("{detail} ({code})"),
+            (false, true) => detail,
+            (true, _) => format!("the server answered with status {status}"),
+        };
+        let errors = document.get("errors").and_then(Value::as_array).into_iter().flatten();
+        let details = errors.map(|error| {
+            let part = |key: &str| error.get(key).and_then(Value::as_str).unwrap_or_default();
+            let pointer = if part("pointer").is_empty() { "(document)" } else { part("pointer") };
+            format!("{pointer}: {}", part("detail"))
+        });
+        let details = details.collect();
+        let retry = document.get("retry_after_ms").and_then(Value::as_u64);
+        let exit = if code == "command_id_reused" { Exit::Conflict } else { Exit::of_status(status) };
+        let hint = match (exit, retry) {
+            (Exit::Auth, _) => Some("give --token or AIRSTREAM_TOKEN; `airstream status --json` shows a local stack's token".to_owned()),
+            (_, Some(ms)) => Some(format!("try again in {ms} ms")),
+            _ => None,
+        };
+        Failure { exit, message, details, hint, problem: Some(document) }
+    }
+
+    /// The problem document for `--json`: the server's, or one of our own in the same shape.
+    pub(crate) fn document(&self) -> Value {
+        if let Some(problem) = &self.problem {
+            return problem.clone();
+        }
+        let (status, code) = self.exit.as_problem();
+        let mut problem = serde_json::to_value(Problem::new(status, code, self.message.clone())).unwrap_or_default();
+        if let Some(fields) = problem.as_object_mut() {
+            if let Some(hint) = &self.hint {
+                fields.insert("hint".to_owned(), hint.clone().into());
+            }
+            if !self.details.is_empty() {
+                fields.insert("details".to_owned(), self.details.clone().into());
+            }
+        }
+        problem
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Failure {
+        let error: &(dyn std::error::Error + 'static) = error.as_ref();
+        Failure::because(Exit::Failed, error)
+    }
+}
+
+impl From<embedded::StartError> for Failure {
+    fn from(error: embedded::StartError) -> Failure {
+        Failure::because(Exit::Failed, &error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_becomes_a_sentence_its_fields_and_an_exit_code() {
+        let document = serde_json::json!({
+            "status": 422, "code": "invalid", "detail": "2 parts are not valid.",
+            "errors": [{"pointer": "/steps/0/id", "detail": "used twice"}, {"pointer": "", "detail": "too long"}],
+        });
+        let failure = Failure::of_problem(422, document.clone());
+        assert_eq!(failure.message, "2 parts are not valid. (invalid)");
+        assert_eq!(failure.details, ["/steps/0/id: used twice", "(document): too long"]);
+        assert_eq!(failure.exit, Exit::Failed);
+        assert_eq!(failure.document(), document);
+    }
+
+    #[test]
+    fn every_status_has_its_exit_code() {
+        for (status, exit) in [
+            (400, Exit::Failed),
+            (401, Exit::Auth),
+            (403, Exit::Auth),
+            (404, Exit::NotFound),
+            (409, Exit::Conflict),
+            (503, Exit::Unavailable),
+            (504, Exit::Timeout),
+        ] {
+            assert_eq!(Exit::of_status(status), exit, "{status}");
+        }
+        let reused = serde_json::json!({"code": "command_id_reused", "detail": "x"});
+        assert_eq!(Failure::of_problem(422, reused).exit, Exit::Conflict);
+    }
+
+    #[test]
+    fn a_failure_of_ours_has_the_shape_of_the_servers() {
+        let document = Failure::new(Exit::Unavailable, "nobody answers").hint("start it").document();
+        assert_eq!(document.get("code").and_then(Value::as_str), Some("unavailable"));
+        assert_eq!(document.get("detail").and_then(Value::as_str), Some("nobody answers"));
+        assert_eq!(document.get("hint").and_then(Value::as_str), Some("start it"));
+    }
+}

@@ -1,0 +1,26 @@
+//! Who calls. The gateway puts it into the request; a route that asks for it cannot be reached without.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use kernel::{PrincipalId, Problem, TenantId};
+
+use crate::Fault;
+
+/// An authenticated caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Whose data the request is about.
+    pub tenant: TenantId,
+    /// Who asks.
+    pub principal: PrincipalId,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Fault> {
+        // Reaching this without a caller means that a route was mounted outside the gateway's authentication.
+        let caller = parts.extensions.get::<Self>().cloned();
+        caller.ok_or_else(|| Problem::new(401, "unauthenticated", "Send `Authorization: Bearer <token>`.").into())
+    }
+}

@@ -1,0 +1,156 @@
+//! Parts of requests, read with problems instead of plain-text rejections.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use kernel::{CommandId, Position, Problem};
+use serde::de::DeserializeOwned;
+
+use crate::Fault;
+
+/// A JSON body as bytes: commands check it themselves, with better words than a generic reader has.
+pub struct Payload(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Payload {
+    type Rejection = Fault;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Fault> {
+        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let json = kind.is_none_or(|kind| {
+            let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+            kind == "application/json" || kind.ends_with("+json")
+        });
+        if !json {
+            let detail = format!("Send JSON (`Content-Type: application/json`), not `{}`.", kind.unwrap_or_default());
+            return Err(Problem::new(415, "unsupported_media_type", detail).into());
+        }
+        match Bytes::from_request(request, state).await {
+            Ok(bytes) => Ok(Self(bytes)),
+            Err(rejection) if rejection.status().as_u16() == 413 => {
+                Err(Problem::new(413, "too_large", "The body is larger than this server takes.").into())
+            }
+            Err(rejection) => Err(Problem::malformed(format!("The body could not be read: {rejection}.")).into()),
+        }
+    }
+}
+
+impl Payload {
+    /// Reads the body as an object; an empty body counts as `{}`.
+    ///
+    /// # Errors
+    /// See [`kernel::object`].
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Fault> {
+        Ok(kernel::object(&self.0)?)
+    }
+}
+
+/// A query string; unknown parameters are refused where the type says so.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
+        match axum::extract::Query::<T>::from_request_parts(parts, state).await {
+            Ok(query) => Ok(Self(query.0)),
+            Err(rejection) => {
+                let detail = format!("The query does not fit: {}.", rejection.body_text());
+                Err(Problem::new(400, "invalid_query", detail).into())
+            }
+        }
+    }
+}
+
+/// `limit` and `cursor`.
+#[derive(Debug, Clone, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// Items per page: 1 to 500.
+    #[param(default = 50)]
+    pub limit: Option<usize>,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+impl PageQuery {
+    /// The limit, within its bounds.
+    ///
+    /// # Errors
+    /// 400 `invalid_query` when it is out of bounds.
+    pub fn limit(&self) -> Result<usize, Fault> {
+        check_limit(self.limit)
+    }
+
+    /// The cursor as a position.
+    ///
+    /// # Errors
+    /// 400 `invalid_position`.
+    pub fn position(&self) -> Result<Option<Position>, Fault> {
+        Ok(self.cursor.as_deref().map(str::parse).transpose()?)
+    }
+}
+
+/// Checks a page size.
+pub(crate) fn check_limit(limit: Option<usize>) -> Result<usize, Fault> {
+    match limit.unwrap_or(50) {
+        limit @ 1..=500 => Ok(limit),
+        limit => Err(Problem::new(400, "invalid_query", format!("`limit` is {limit}; it may be 1 to 500.")).into()),
+    }
+}
+
+/// `?at_least=<position>`: answer only once the rows include that position.
+#[derive(Debug, Clone, serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AtLeast {
+    /// A position from an earlier answer.
+    pub at_least: Option<String>,
+}
+
+/// The command id that a caller chose: `Idempotency-Key` (a plain value or a structured-field string), or the bus's own
+/// header.
+pub struct IdempotencyKey(pub Option<CommandId>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Fault> {
+        for name in ["idempotency-key", "airstream-command-id"] {
+            let Some(value) = parts.headers.get(name) else { continue };
+            let text = value.to_str().unwrap_or_default().trim();
+            let text = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
+            return Ok(Self(Some(CommandId::new(text)?)));
+        }
+        Ok(Self(None))
+    }
+}
+
+/// The chain that a request belongs to.
+#[derive(Debug, Clone, Default)]
+pub struct Chain {
+    /// `Airstream-Correlation-Id`.
+    pub correlation: Option<String>,
+    /// W3C `traceparent`.
+    pub traceparent: Option<String>,
+}
+
+impl Chain {
+    /// Reads the headers. Over-long or unprintable values are left out rather than refused: they are for tracing.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Self {
+        let text = |name: &str| {
+            let value = headers.get(name)?.to_str().ok()?;
+            (!value.is_empty() && value.len() <= 128).then(|| value.to_owned())
+        };
+        Self { correlation: text("airstream-correlation-id"), traceparent: text("traceparent") }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Chain {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self::of(&parts.headers))
+    }
+}

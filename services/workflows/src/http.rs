@@ -1,0 +1,154 @@
+//! The request of an `http` step: one try, with a deadline and a cap on what comes back.
+
+use std::time::Duration;
+
+use events::workflow::{Http, Method};
+use futures::StreamExt;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::run::{MAX_OUTPUT_BYTES, Work};
+
+/// What a try came to.
+pub(crate) enum Outcome {
+    /// A status below 400.
+    Answered { output: Value, status: u16 },
+    /// Anything else.
+    Failed(Failure),
+}
+
+/// An error as `fail-step` takes it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Failure {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) message: String,
+    pub(crate) retryable: bool,
+    pub(crate) no_effect: bool,
+    #[serde(skip)]
+    pub(crate) retry_after_seconds: Option<f64>,
+}
+
+fn failed(kind: &str, message: String, retryable: bool) -> Outcome {
+    let kind = kind.to_owned();
+    Outcome::Failed(Failure { kind, message, retryable, no_effect: false, retry_after_seconds: None })
+}
+
+pub(crate) struct Client(reqwest::Client);
+
+impl Client {
+    pub(crate) fn new() -> Result<Self, reqwest::Error> {
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("airstream/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from_secs(10))
+            // A redirect could lead a step's secrets elsewhere; the definition names the target.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(Self(client))
+    }
+
+    /// Sends it. The key is the same for every try of this attempt, so a receiver that knows the header acts once.
+    pub(crate) async fn send(&self, request: &Http, work: &Work, key: &str, within: Duration) -> Outcome {
+        match tokio::time::timeout(within, self.exchange(request, work, key)).await {
+            Ok(outcome) => outcome,
+            Err(_) => failed("timeout", format!("no answer within {} ms", request.timeout_ms), true),
+        }
+    }
+
+    async fn exchange(&self, request: &Http, work: &Work, key: &str) -> Outcome {
+        let method = match request.method {
+            Method::Get => reqwest::Method::GET,
+            Method::Head => reqwest::Method::HEAD,
+            Method::Post => reqwest::Method::POST,
+            Method::Put => reqwest::Method::PUT,
+            Method::Patch => reqwest::Method::PATCH,
+            Method::Delete => reqwest::Method::DELETE,
+        };
+        let mut headers = HeaderMap::new();
+        if let Ok(key) = HeaderValue::from_str(key) {
+            headers.insert("idempotency-key", key);
+        }
+        for (name, value) in &request.headers {
+            // Checked when the workflow was defined.
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                headers.insert(name, value);
+            }
+        }
+        let body = match &request.body {
+            None if matches!(request.method, Method::Post | Method::Put | Method::Patch) => {
+                Some(json!({ "input": work.input, "steps": work.outputs }))
+            }
+            other => other.clone(),
+        };
+        let mut builder = self.0.request(method, &request.url);
+        if let Some(body) = body {
+            let text = match body {
+                Value::String(text) => text,
+                other => {
+                    headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+                    other.to_string()
+                }
+            };
+            builder = builder.body(text);
+        }
+        match builder.headers(headers).send().await {
+            Ok(response) => read(response, request.max_response_bytes).await,
+            Err(error) if error.is_connect() => {
+                let message = format!("could not connect: {}", root(&error));
+                let error = Failure { no_effect: true, ..failure("connect", message) };
+                Outcome::Failed(error)
+            }
+            Err(error) => failed("request", format!("the request failed: {}", root(&error)), true),
+        }
+    }
+}
+
+fn failure(kind: &str, message: String) -> Failure {
+    Failure { kind: kind.to_owned(), message, retryable: true, no_effect: false, retry_after_seconds: None }
+}
+
+/// The innermost reason: the outer ones repeat the URL, which may carry a secret.
+fn root(error: &reqwest::Error) -> String {
+    let mut reason: &dyn std::error::Error = error;
+    while let Some(source) = reason.source() {
+        reason = source;
+    }
+    reason.to_string()
+}
+
+async fn read(response: reqwest::Response, max_bytes: u32) -> Outcome {
+    let status = response.status().as_u16();
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let mut bytes = Vec::new();
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        match chunk {
+            Ok(chunk) => bytes.extend_from_slice(&chunk),
+            Err(error) => return failed("response", format!("the answer broke off: {}", root(&error)), true),
+        }
+        if bytes.len() > max_bytes as usize {
+            return failed("response_too_large", format!("the answer has more than {max_bytes} bytes"), false);
+        }
+    }
+    if status >= 400 {
+        let start: String = String::from_utf8_lossy(&bytes).chars().take(300).collect();
+        // Asking again helps against overload and breakdown, not against a request that is wrong.
+        let retryable = status >= 500 || matches!(status, 408 | 425 | 429);
+        let mut error = failure(&format!("http_{status}"), format!("answered {status}: {start}"));
+        error.retryable = retryable;
+        error.retry_after_seconds = retry_after;
+        return Outcome::Failed(error);
+    }
+    let body = match serde_json::from_slice::<Value>(&bytes) {
+        Ok(json) if kind.as_deref().is_some_and(|kind| kind.contains("json")) => json,
+        _ => Value::String(String::from_utf8_lossy(&bytes).into_owned()),
+    };
+    let output = json!({ "status": status, "content_type": kind, "body": body });
+    if output.to_string().len() > MAX_OUTPUT_BYTES {
+        let message = format!("the answer has {} bytes; a step may keep {MAX_OUTPUT_BYTES}", bytes.len());
+        return failed("response_too_large", message, false);
+    }
+    Outcome::Answered { output, status }
+}

@@ -1,0 +1,194 @@
+//! Where workers ask for work, in any language, with nothing but a NATS request:
+//!
+//! ```text
+//! request  work.<tenant>.<principal>.<task name>          {"worker":"…"?, "wait_ms":20000?}
+//! reply    {"task":{"run","workflow","step","name","attempt","deadline","idempotency_key","input","previous","steps","params"}}
+//!          {"task":null}                                   nobody needed it while we waited
+//! report   cmd.<tenant>.<principal>.run.<run>.complete-step   {"step","attempt","output"}
+//!          cmd.<tenant>.<principal>.run.<run>.fail-step       {"step","attempt","error":{"type","message",…}}
+//! ```
+//! Handing a task out is a commit on the run (`run.step_started`): exactly one worker gets an attempt, and from then on
+//! its time runs. A worker that dies is noticed by the step's deadline.
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use events::workflow::StepKind;
+use kernel::{PrincipalId, Problem, StreamName, TenantId, Timestamp};
+use nats::{Delivery, WorkQueue};
+use runtime::{Commands, Executor, Request};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::reactor::{Offer, TaskQueue};
+use crate::run::{Phase, Run};
+
+/// The queue of tasks, on JetStream.
+#[derive(Clone)]
+pub struct Tasks(WorkQueue);
+
+impl Tasks {
+    /// On the stream `TASKS`.
+    #[must_use]
+    pub fn new(queue: WorkQueue) -> Self {
+        Self(queue)
+    }
+}
+
+#[async_trait]
+impl TaskQueue for Tasks {
+    async fn offer(&self, task: &Offer, key: &str) -> Result<(), String> {
+        let payload = serde_json::to_vec(task).map_err(|error| error.to_string())?;
+        let subject = nats::subjects::task(&task.tenant, &task.name);
+        self.0.put(subject, key, payload.into()).await.map_err(|error| error.to_string())
+    }
+}
+
+/// A task, as a worker gets it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// The run: reports go to `cmd.<tenant>.<principal>.run.<run>.complete-step`.
+    pub run: String,
+    /// The workflow.
+    pub workflow: String,
+    /// The step's id.
+    pub step: String,
+    /// Its name.
+    pub name: String,
+    /// Which attempt: goes into the report.
+    pub attempt: u32,
+    /// When the attempt counts as timed out.
+    pub deadline: Option<Timestamp>,
+    /// The same for every attempt of this step: whatever the worker does outside, it should do once per key.
+    pub idempotency_key: String,
+    /// What the run was given.
+    pub input: Value,
+    /// What the step before returned.
+    pub previous: Value,
+    /// What all steps so far returned, by id.
+    pub steps: Value,
+    /// What the definition says for this step.
+    pub params: Value,
+}
+
+/// What a worker may say when it asks.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Asking {
+    /// A name for itself, for people who look at the run; the principal when absent.
+    pub worker: Option<String>,
+    /// How long to wait for a task, at most 60,000; 20,000 when absent.
+    pub wait_ms: Option<u64>,
+}
+
+/// The door for workers.
+#[derive(Clone)]
+pub struct WorkDoor {
+    queue: WorkQueue,
+    executor: Executor,
+}
+
+impl WorkDoor {
+    /// Takes tasks from `queue` and claims them through `executor`.
+    #[must_use]
+    pub fn new(queue: WorkQueue, executor: Executor) -> Self {
+        Self { queue, executor }
+    }
+
+    /// The next task of a name, claimed for the asker; `None` when none came in time.
+    ///
+    /// # Errors
+    /// 503 when the queue or the log cannot be reached.
+    pub async fn next(
+        &self,
+        tenant: &TenantId,
+        principal: &PrincipalId,
+        name: &str,
+        asking: &Asking,
+    ) -> Result<Option<Task>, Problem> {
+        let wait = Duration::from_millis(asking.wait_ms.unwrap_or(20_000).min(60_000));
+        let until = Instant::now() + wait;
+        let subject = nats::subjects::task(tenant.as_str(), name);
+        // A name is 1 to 96 characters without `=`, so no two pairs share a consumer.
+        let consumer = format!("{tenant}={name}");
+        loop {
+            let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            let taken = self.queue.next(&consumer, &subject, left).await;
+            let delivery = match taken {
+                Ok(Some(delivery)) => delivery,
+                Ok(None) => return Ok(None),
+                Err(error) => {
+                    tracing::warn!(%error, "workers cannot be served");
+                    return Err(Problem::unavailable("The queue of tasks cannot be reached right now.", 1_000));
+                }
+            };
+            match self.claim(tenant, principal, asking, &delivery).await {
+                Ok(task) => {
+                    // Claimed, or not wanted any more: either way this offer is spent.
+                    if let Err(error) = delivery.done().await {
+                        tracing::debug!(%error, "an offer will come again and be recognised as spent");
+                    }
+                    if task.is_some() {
+                        return Ok(task);
+                    }
+                }
+                Err(problem) => {
+                    delivery.return_after(Duration::from_millis(500)).await;
+                    return Err(problem);
+                }
+            }
+            if Instant::now() >= until {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn claim(
+        &self,
+        tenant: &TenantId,
+        principal: &PrincipalId,
+        asking: &Asking,
+        delivery: &Delivery,
+    ) -> Result<Option<Task>, Problem> {
+        let Ok(offer) = serde_json::from_slice::<Offer>(delivery.payload()) else {
+            tracing::error!(subject = delivery.subject(), "an offer cannot be read; it is dropped");
+            return Ok(None);
+        };
+        let stream = StreamName::new(tenant.as_str(), events::run::CATEGORY, &offer.run)?;
+        let worker = asking.worker.clone().unwrap_or_else(|| principal.to_string());
+        let body = json!({ "step": offer.step, "attempt": offer.attempt, "worker": worker });
+        let request = Request::new(stream.clone(), "start-step", body.to_string(), principal.clone());
+        match self.executor.execute(request).await {
+            Ok(_) => {}
+            Err(problem) if problem.is_transient() || problem.status >= 500 => return Err(problem),
+            // Cancelled, timed out or taken meanwhile.
+            Err(problem) => {
+                tracing::debug!(stream = %stream, code = %problem.code, "an offer is spent");
+                return Ok(None);
+            }
+        }
+        let found = self.executor.inspect::<Run>(&stream).await?;
+        let Some(work) = found.state.pending(&offer.step, offer.attempt) else { return Ok(None) };
+        let deadline = match &work.phase {
+            Phase::Started { deadline, .. } => Some(*deadline),
+            _ => None,
+        };
+        let params = match &work.step.kind {
+            StepKind::Task(task) => task.params.clone(),
+            _ => Value::Null,
+        };
+        Ok(Some(Task {
+            idempotency_key: format!("{}/{}", offer.run, offer.step),
+            run: offer.run,
+            workflow: work.workflow,
+            step: offer.step,
+            name: work.step.name,
+            attempt: offer.attempt,
+            deadline,
+            input: (*work.input).clone(),
+            previous: (*work.previous).clone(),
+            steps: json!(work.outputs),
+            params,
+        }))
+    }
+}
