@@ -135,7 +135,9 @@ impl Failure {
         let retry = document.get("retry_after_ms").and_then(Value::as_u64);
         let exit = if code == "command_id_reused" { Exit::Conflict } else { Exit::of_status(status) };
         let hint = match (exit, retry) {
-            (Exit::Auth, _) => Some("give --token or AIRSTREAM_TOKEN; `airstream status --json` shows a local stack's token".to_owned()),
+            (Exit::Auth, _) => Some(
+                "give --token or AIRSTREAM_TOKEN; `airstream status --json` shows a local stack's token".to_owned(),
+            ),
             (_, Some(ms)) => Some(format!("try again in {ms} ms")),
             _ => None,
         };

@@ -19,6 +19,7 @@ mod paths;
 mod platform;
 mod process;
 mod roles;
+mod signals;
 mod sse;
 mod state_file;
 mod token;

@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
@@ -16,6 +16,8 @@ use crate::failure::{Exit, Failure, Outcome};
 
 /// A cell longer than this is cut: six of them fit into two lines of a terminal.
 const CELL: usize = 48;
+/// As wide as a time, and then it is not wrapped.
+const NARROW: u16 = 20;
 
 /// Where and how this command prints.
 #[derive(Debug, Clone)]
@@ -54,10 +56,6 @@ impl Console {
 
     pub(crate) fn is_terminal(&self) -> bool {
         self.stdout_is_terminal
-    }
-
-    pub(crate) fn stderr_is_terminal(&self) -> bool {
-        self.stderr_is_terminal
     }
 
     /// A line of data.
@@ -101,6 +99,13 @@ impl Console {
             table.set_content_arrangement(ContentArrangement::Disabled);
         }
         table.add_rows(rows.into_iter().map(|row| row.into_iter().map(|cell| one_line(&cell))));
+        // Times and short names stay in one line; the long columns share what is left.
+        let widths = table.column_max_content_widths();
+        for (column, width) in table.column_iter_mut().zip(widths) {
+            if width <= NARROW {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
+        }
         for line in table.trim_fmt().lines() {
             // Without borders each line begins with its cell's padding.
             self.line(line.strip_prefix(' ').unwrap_or(line))?;
@@ -201,11 +206,14 @@ impl Console {
     }
 }
 
-/// A value as it stands in a table: text without its quotes, times to the second, long documents cut.
+/// A value as it stands in a table: text without its quotes, lists of names as such, long documents cut.
 pub(crate) fn cell(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(parts)) if !parts.is_empty() && parts.iter().all(Value::is_string) => {
+            parts.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+        }
         Some(other) => short(&other.to_string(), CELL),
     }
 }

@@ -1,9 +1,33 @@
-//! Provisional: the composition of the platform is being written.
+//! The composition: the only place that knows every name. What stands here is what runs.
+
+mod access;
+mod demo;
+mod durability;
+mod metrics;
+mod projections;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::projections::commits::PgCommitIndex;
+use ::projections::{Database, PgEffects, migrate};
+use anyhow::Context;
+use gateway::{DevelopmentAccess, HttpOptions, Parts};
+use kernel::{PrincipalId, TenantId};
+use nats::{Connection, Credentials, JetStreamLog, WorkQueue, topology};
+use rest::Access;
+use runtime::{Commands, EffectStore, Executor, Log, Registry, react};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use workflows::reactor::Steps;
+use workflows::work::{Tasks, WorkDoor};
 
 use crate::config::Config;
 use crate::roles::Roles;
+
+pub(crate) use access::nats_users;
 
 /// Where the servers are and who we are there.
 pub(crate) struct Addresses {
@@ -16,42 +40,204 @@ pub(crate) struct Addresses {
 }
 
 /// What the start has got to.
-#[allow(dead_code)]
 pub(crate) enum Step {
+    /// The database is at the newest migration.
     Migrated { applied: usize, total: usize },
+    /// The streams are ready; what is worth knowing about them and about the server's durability.
     Topology { notices: Vec<String> },
+    /// The HTTP door is open.
     Listening { http: SocketAddr },
+    /// These roles have begun.
     Roles(Vec<&'static str>),
 }
 
+/// Everything that runs.
 pub(crate) struct Platform {
     http: Option<SocketAddr>,
+    executor: Executor,
+    database: Database,
+    /// Ends the doors: nothing new is taken.
+    doors: CancellationToken,
+    door_tasks: TaskTracker,
+    /// Ends the consumers, once nobody waits for them any more.
+    consumers: CancellationToken,
+    consumer_tasks: TaskTracker,
+}
+
+/// Deciders, one line each.
+fn registry() -> Registry {
+    Registry::new()
+        .with::<gateway::decider::Inbox>()
+        .with::<workflows::definition::Workflow>()
+        .with_prepared::<workflows::run::Run>(workflows::start::Resolve)
 }
 
 impl Platform {
-    #[allow(clippy::unused_async)]
+    /// Migrates, prepares the streams, starts what the roles say.
     pub(crate) async fn start(
-        _config: &Config,
+        config: &Config,
         addresses: &Addresses,
-        _roles: Roles,
-        _demo: bool,
-        _token: &str,
-        _on_step: &(dyn Fn(Step) + Send + Sync),
-    ) -> anyhow::Result<Platform> {
-        let Addresses { nats_url, nats_user, nats_password, system_user, system_password, postgres_url } = addresses;
-        let _ = (nats_url, nats_user, nats_password, system_user, system_password, postgres_url);
-        anyhow::bail!("not wired yet")
+        roles: Roles,
+        demo: bool,
+        token: &str,
+        on_step: &(dyn Fn(Step) + Send + Sync),
+    ) -> anyhow::Result<Self> {
+        // A door that cannot open should say so before anything else has moved.
+        let listener = match roles.api {
+            true => {
+                let bound = TcpListener::bind(&config.http.bind).await;
+                Some(bound.with_context(|| format!("could not listen on {} for HTTP", config.http.bind))?)
+            }
+            false => None,
+        };
+        let database = Database::open(&addresses.postgres_url, config.postgres.max_connections)
+            .await
+            .context("PostgreSQL is needed for reading and for recording effects")?;
+        let migrated = migrate(database.pool()).await.context("could not bring the database to the newest migration")?;
+        on_step(Step::Migrated { applied: migrated.applied, total: migrated.total });
+
+        let credentials = Credentials { user: addresses.nats_user.clone(), password: addresses.nats_password.clone() };
+        let connection = Connection::open(&addresses.nats_url, &credentials, "airstream")
+            .await
+            .context("NATS is needed for the log")?;
+        let drift = topology::ensure(&connection, config.nats.replicas).await?;
+        let mut notices: Vec<String> = drift.iter().map(ToString::to_string).collect();
+        notices.extend(durability::notice(addresses).await);
+        on_step(Step::Topology { notices });
+
+        let log: Arc<dyn Log> = Arc::new(JetStreamLog::new(connection.clone()));
+        let index = Arc::new(PgCommitIndex::new(&database));
+        let executor = Executor::start(Arc::clone(&log), index, registry(), executor_options(config));
+        let mut platform = Self {
+            http: None,
+            executor: executor.clone(),
+            database: database.clone(),
+            doors: CancellationToken::new(),
+            door_tasks: TaskTracker::new(),
+            consumers: CancellationToken::new(),
+            consumer_tasks: TaskTracker::new(),
+        };
+
+        let mut begun = Vec::new();
+        if roles.projector {
+            projections::start(&database, &log, &platform.consumer_tasks, &platform.consumers);
+            begun.push("projector");
+        }
+        let work = WorkDoor::new(WorkQueue::new(connection.clone(), topology::TASKS), executor.clone());
+        if roles.reactor {
+            let tasks = Arc::new(Tasks::new(WorkQueue::new(connection.clone(), topology::TASKS)));
+            let steps = Steps::new(executor.clone(), tasks).context("no HTTP client can be made")?;
+            let store: Arc<dyn EffectStore> = Arc::new(PgEffects::new(database.clone()));
+            let commands: Arc<dyn Commands> = Arc::new(executor.clone());
+            let stop = platform.consumers.clone();
+            platform.consumer_tasks.spawn(react::run(steps, Arc::clone(&log), store, commands, reactor_options(config), stop));
+            begun.push("reactor");
+        }
+        if let Some(listener) = listener {
+            platform.open_doors(config, listener, token, &connection, &log, &work).await?;
+            begun.push("api");
+        }
+        if demo {
+            let tenant = TenantId::new(&config.development.tenant)?;
+            demo::start(work, executor, tenant, config, &platform.door_tasks, &platform.doors)?;
+            begun.push("demo workers");
+        }
+        if let Some(http) = platform.http {
+            on_step(Step::Listening { http });
+        }
+        on_step(Step::Roles(begun));
+        Ok(platform)
     }
 
+    async fn open_doors(
+        &mut self,
+        config: &Config,
+        listener: TcpListener,
+        token: &str,
+        connection: &Connection,
+        log: &Arc<dyn Log>,
+        work: &WorkDoor,
+    ) -> anyhow::Result<()> {
+        let access: Arc<dyn Access> = Arc::new(DevelopmentAccess {
+            tenant: TenantId::new(&config.development.tenant)?,
+            principal: PrincipalId::new(&config.development.principal)?,
+            token: token.to_owned(),
+        });
+        let commands: Arc<dyn Commands> = Arc::new(self.executor.clone());
+        let ask = gateway::bus::commands(Arc::clone(&commands), Arc::clone(&access));
+        let asking = nats::serve(connection, "cmd.>", ask, self.doors.clone()).await.context("the bus door cannot open")?;
+        let tasks = work.clone().handle(Arc::clone(&access));
+        let working = nats::serve(connection, "work.>", tasks, self.doors.clone()).await.context("the door for workers cannot open")?;
+        self.door_tasks.spawn(async move { drop(tokio::join!(asking, working)) });
+        self.door_tasks.spawn(gateway::queue::run(
+            WorkQueue::new(connection.clone(), topology::COMMANDS),
+            Arc::clone(&commands),
+            Arc::clone(&access),
+            self.database.clone(),
+            self.doors.clone(),
+        ));
+
+        self.http = Some(listener.local_addr()?);
+        let parts = Parts {
+            executor: self.executor.clone(),
+            log: Arc::clone(log),
+            database: self.database.clone(),
+            connection: connection.clone(),
+            access,
+            operations: Arc::new(projections::Operators::new(self.database.clone(), Arc::clone(log))),
+            metrics: metrics::recorder()?,
+            services: vec![workflows::routes::router(commands, self.database.clone())],
+        };
+        let options = HttpOptions {
+            body_limit_bytes: config.http.body_limit_bytes,
+            request_timeout: Duration::from_millis(config.http.request_timeout_ms),
+        };
+        let stop = self.doors.clone();
+        self.door_tasks.spawn(async move {
+            if let Err(error) = gateway::serve(listener, parts, options, stop).await {
+                tracing::error!(%error, "the HTTP door closed");
+            }
+        });
+        Ok(())
+    }
+
+    /// Where HTTP is served.
     pub(crate) fn http(&self) -> Option<SocketAddr> {
         self.http
     }
 
-    #[allow(clippy::unused_async)]
-    pub(crate) async fn stop(self) {}
+    /// Stops from the outside in: doors, then commands in hand, then consumers, so that everything taken is finished.
+    pub(crate) async fn stop(self) {
+        self.doors.cancel();
+        self.door_tasks.close();
+        if tokio::time::timeout(Duration::from_secs(10), self.door_tasks.wait()).await.is_err() {
+            tracing::warn!("some requests were still being answered after ten seconds; going on without them");
+        }
+        self.consumers.cancel();
+        self.consumer_tasks.close();
+        if tokio::time::timeout(Duration::from_secs(10), self.consumer_tasks.wait()).await.is_err() {
+            tracing::warn!("some effects were still being performed after ten seconds; they will be done again");
+        }
+        self.executor.close().await;
+        self.database.close().await;
+    }
 }
 
-/// NATS users with permissions for the development tenant.
-pub(crate) fn nats_users(config: &Config) -> Vec<embedded::NatsUser> {
-    vec![embedded::NatsUser { name: config.development.principal.clone(), publish: Vec::new(), subscribe: Vec::new() }]
+fn executor_options(config: &Config) -> runtime::Options {
+    let executor = &config.executor;
+    runtime::Options {
+        queue_per_shard: executor.queue_per_shard,
+        streams_per_shard: executor.streams_per_shard,
+        deadline: Duration::from_millis(executor.deadline_ms),
+        conflict_retries: executor.conflict_retries,
+        max_body_bytes: executor.max_body_bytes,
+    }
+}
+
+fn reactor_options(config: &Config) -> react::Options {
+    react::Options {
+        concurrency: config.reactor.concurrency,
+        longest_retry: Duration::from_millis(config.reactor.longest_retry_ms),
+        ..react::Options::default()
+    }
 }

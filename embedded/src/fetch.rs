@@ -10,8 +10,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -19,6 +18,7 @@ use crate::deps::{Client, Dependency};
 use crate::directory::make;
 use crate::error::StartError;
 use crate::progress::{Progress, Report};
+use crate::wait;
 
 /// A package client that is still at it after this long is stuck; the largest package has 24 MB.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(300);
@@ -219,19 +219,7 @@ fn run_client(mut command: Command, work: &Path) -> Result<(), String> {
         let log = File::create(&said)?;
         // Into a file and not a pipe: nobody has to read along.
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
-        let mut child = command.spawn()?;
-        let deadline = Instant::now() + FETCH_TIMEOUT;
-        loop {
-            if let Some(status) = child.try_wait()? {
-                return Ok(Some(status));
-            }
-            if Instant::now() > deadline {
-                child.kill()?;
-                child.wait()?;
-                return Ok(None);
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
+        wait::end_of(&mut command.spawn()?, FETCH_TIMEOUT)
     };
     match run() {
         Ok(Some(status)) if status.success() => Ok(()),

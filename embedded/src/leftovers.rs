@@ -4,13 +4,13 @@
 //! directory is one of this folder's. Both are called under the folder's lock.
 
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::state::Process;
+use crate::wait;
 
 /// How long a leftover may take to end by itself: PostgreSQL writes a checkpoint first.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -109,18 +109,12 @@ fn send(processes: &[Process], signal: Signal) {
 }
 
 fn wait_until_gone(processes: &[Process], patience: Duration) -> bool {
-    let deadline = Instant::now() + patience;
-    while processes.iter().any(still_there) {
-        if Instant::now() > deadline {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    true
+    wait::until(patience, || (!processes.iter().any(still_there)).then_some(())).is_some()
 }
 
-/// Removes a file with which PostgreSQL marks a cluster or a socket as taken, when its owner is gone. PostgreSQL does this itself, unless another process
-/// has got the same number since, which happens after a reboot and in containers.
+/// Removes a file with which PostgreSQL marks a cluster or a socket as taken, when its owner is gone.
+/// PostgreSQL does this itself, unless another process has got the same number since, which happens after a reboot
+/// and in containers.
 pub(crate) fn remove_stale_pid_file(cluster: &Path, pid_file: &Path) {
     if pid_file.exists() && cfg!(target_os = "linux") && at_work_in(cluster, None).is_empty() {
         let _ = std::fs::remove_file(pid_file);

@@ -33,6 +33,7 @@ mod stack;
 mod state;
 mod supervise;
 mod users;
+mod wait;
 
 pub use doctor::{Finding, Status, doctor};
 pub use error::StartError;

@@ -7,7 +7,6 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -25,6 +24,7 @@ use crate::spawn::spawn;
 use crate::state::{Process, StateFile};
 use crate::supervise::{Failures, Server, Supervisor};
 use crate::users::RunAs;
+use crate::wait;
 
 const USER: &str = "airstream";
 const DATABASE: &str = "airstream";
@@ -276,19 +276,11 @@ impl Initialise<'_> {
             // A child that has ended already says why in its status.
             let _ = stdin.write_all(input.as_bytes());
         }
-        let deadline = Instant::now() + INIT_TIMEOUT;
-        loop {
-            match child.try_wait() {
-                Ok(Some(status)) if status.success() => return Ok(()),
-                Ok(Some(status)) => return Err(failed(format!("it ended with {status}"))),
-                Ok(None) if Instant::now() > deadline => {
-                    let _ = child.kill();
-                    let _ = child.wait();
-                    return Err(failed(format!("it did not finish within {} s", INIT_TIMEOUT.as_secs())));
-                }
-                Ok(None) => thread::sleep(Duration::from_millis(3)),
-                Err(error) => return Err(failed(error.to_string())),
-            }
+        match wait::end_of(&mut child, INIT_TIMEOUT) {
+            Ok(Some(status)) if status.success() => Ok(()),
+            Ok(Some(status)) => Err(failed(format!("it ended with {status}"))),
+            Ok(None) => Err(failed(format!("it did not finish within {} s", INIT_TIMEOUT.as_secs()))),
+            Err(error) => Err(failed(error.to_string())),
         }
     }
 }

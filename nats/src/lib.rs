@@ -6,6 +6,7 @@ mod ack;
 mod batch;
 mod committer;
 mod connection;
+mod door;
 mod durability;
 mod log;
 mod queue;
@@ -14,6 +15,7 @@ pub mod subjects;
 pub mod topology;
 
 pub use connection::{Connection, Credentials};
+pub use door::{Handle, Incoming, Reply, serve};
 pub use durability::{Durability, durability};
 pub use log::JetStreamLog;
 pub use queue::{Delivery, QueueError, WorkQueue};

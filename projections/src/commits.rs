@@ -159,3 +159,23 @@ pub async fn by_id(pool: &PgPool, tenant: &TenantId, id: &str) -> Result<Vec<Com
         .map_err(Failure::attempting("find a commit"))?;
     Ok(rows.into_iter().map(Into::into).collect())
 }
+
+pub(crate) const NTH_NEWEST: &str =
+    "SELECT position FROM commits_v1.commits WHERE tenant_id = $1 ORDER BY position DESC LIMIT 1 OFFSET $2";
+pub(crate) const OLDEST: &str =
+    "SELECT position FROM commits_v1.commits WHERE tenant_id = $1 ORDER BY position LIMIT 1";
+
+/// Where a tenant's n-th newest commit stands (0 is the newest); its oldest when it has fewer.
+///
+/// # Errors
+/// When Postgres cannot be asked.
+pub async fn nth_newest(pool: &PgPool, tenant: &TenantId, n: i64) -> Result<Option<Position>, Failure> {
+    let failed = |error| Failure::attempting("find a tenant's recent commits")(error);
+    let found: Option<i64> =
+        sqlx::query_scalar(NTH_NEWEST).bind(tenant.as_str()).bind(n).fetch_optional(pool).await.map_err(failed)?;
+    let found = match found {
+        Some(found) => Some(found),
+        None => sqlx::query_scalar(OLDEST).bind(tenant.as_str()).fetch_optional(pool).await.map_err(failed)?,
+    };
+    Ok(found.map(machinery::position))
+}

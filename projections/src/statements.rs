@@ -26,6 +26,8 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("public", commits::FIND),
         ("public", commits::LIST),
         ("public", commits::BY_ID),
+        ("public", commits::NTH_NEWEST),
+        ("public", commits::OLDEST),
         ("workflows_v1", workflows::DEFINE),
         ("workflows_v1", workflows::UPSERT),
         ("public", workflows::LIST),

@@ -1,5 +1,6 @@
-//! Who calls. The gateway puts it into the request; a route that asks for it cannot be reached without.
+//! Who calls, and who may. The gateway puts it into the request; a route that asks for it cannot be reached without.
 
+use async_trait::async_trait;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use kernel::{PrincipalId, Problem, TenantId};
@@ -23,4 +24,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
         let caller = parts.extensions.get::<Self>().cloned();
         caller.ok_or_else(|| Problem::new(401, "unauthenticated", "Send `Authorization: Bearer <token>`.").into())
     }
+}
+
+/// Establishes callers.
+#[async_trait]
+pub trait Access: Send + Sync + 'static {
+    /// Who holds a bearer token.
+    ///
+    /// # Errors
+    /// 401 `unauthenticated`.
+    async fn bearer(&self, token: &str) -> Result<Caller, Problem>;
+
+    /// Whether a tenant exists: the bus names one in the subject.
+    async fn knows(&self, tenant: &TenantId) -> bool;
 }

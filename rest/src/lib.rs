@@ -7,7 +7,7 @@ mod extract;
 mod fault;
 
 pub use answer::answer;
-pub use caller::Caller;
+pub use caller::{Access, Caller};
 pub use extract::{AtLeast, Chain, IdempotencyKey, PageQuery, Payload, Query};
 pub use fault::Fault;
 

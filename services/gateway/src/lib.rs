@@ -1,1 +1,15 @@
-//! gateway
+//! The gateway: the doors. HTTP ([`http`]), ask-and-wait and fire-and-forget on the bus ([`bus`], [`queue`]).
+//!
+//! A door establishes who asks, turns the request into a command or a query, and turns the outcome into an answer.
+//! It decides nothing, with one exception: what became of a queued command that was refused has nobody to be told to,
+//! so it is told to the log ([`decider`]).
+
+mod access;
+pub mod bus;
+pub mod decider;
+mod http;
+pub mod queue;
+mod routes;
+
+pub use access::DevelopmentAccess;
+pub use http::{HttpOptions, Operations, Parts, serve};

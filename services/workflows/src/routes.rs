@@ -75,7 +75,7 @@ impl Routes {
 }
 
 /// Lists workflows with their newest definitions.
-#[utoipa::path(get, path = "/v1/workflows", tag = "workflows", params(PageQuery, AtLeast),
+#[utoipa::path(get, path = "/v1/workflows", tag = "workflows", params(PageQuery),
     responses((status = 200, body = Page<WorkflowRow>), (status = "4XX", body = documents::Problem)))]
 async fn list_workflows(
     State(routes): State<Routes>,

@@ -10,12 +10,14 @@
 //! Handing a task out is a commit on the run (`run.step_started`): exactly one worker gets an attempt, and from then on
 //! its time runs. A worker that dies is noticed by the step's deadline.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use events::workflow::StepKind;
 use kernel::{PrincipalId, Problem, StreamName, TenantId, Timestamp};
-use nats::{Delivery, WorkQueue};
+use nats::{Delivery, Handle, Incoming, Reply, WorkQueue};
+use rest::Access;
 use runtime::{Commands, Executor, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -141,6 +143,35 @@ impl WorkDoor {
                 return Ok(None);
             }
         }
+    }
+
+    /// Answers requests on `work.>`.
+    #[must_use]
+    pub fn handle(self, access: Arc<dyn Access>) -> Handle {
+        Arc::new(move |message| {
+            let (door, access) = (self.clone(), Arc::clone(&access));
+            Box::pin(async move {
+                match door.answer(&*access, &message).await {
+                    Ok(task) => Reply::of(if task.is_some() { 200 } else { 204 }, &json!({ "task": task }), false),
+                    Err(problem) => Reply::problem(&problem),
+                }
+            })
+        })
+    }
+
+    async fn answer(&self, access: &dyn Access, message: &Incoming) -> Result<Option<Task>, Problem> {
+        let tokens: Vec<&str> = message.subject().split('.').collect();
+        let [_, tenant, principal, name] = tokens.as_slice() else {
+            let detail = "Ask on work.<tenant>.<principal>.<task name>.";
+            return Err(Problem::new(400, "invalid_subject", detail));
+        };
+        let (tenant, principal) = (TenantId::new(tenant)?, PrincipalId::new(principal)?);
+        kernel::Token::parse("the task name", name)?;
+        if !access.knows(&tenant).await {
+            return Err(Problem::new(404, "unknown_tenant", format!("There is no tenant `{tenant}`.")));
+        }
+        let asking: Asking = kernel::object(message.payload())?;
+        self.next(&tenant, &principal, name, &asking).await
     }
 
     async fn claim(

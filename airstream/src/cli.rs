@@ -1,0 +1,171 @@
+//! The command line as a tree. What a noun can do stands in its file under `commands/`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands::{
+    command, completion, config, doctor, down, event, logs, migrate, parked, projection, serve, status, workflow,
+};
+use crate::up;
+
+/// A backend whose every change is an event.
+#[derive(Debug, Parser)]
+#[command(
+    name = "airstream",
+    version,
+    about = "A backend whose every change is an event",
+    long_about = "A backend whose every change is an event: commands go in, events come out and stay, read models and \
+                  workflows follow them.\n\nData is printed to stdout, words to stderr.",
+    after_long_help = "Examples:\n  \
+        airstream up                          start everything on this machine\n  \
+        airstream events tail --since-start   see what has happened and what happens\n  \
+        airstream status --json               addresses and credentials for scripts\n\n\
+        Exit codes:\n  \
+        0 ok, 1 failure, 2 usage, 3 not found, 4 not allowed, 5 conflict, 6 findings, 7 timeout,\n  \
+        8 unavailable, 130 interrupted",
+    disable_help_subcommand = true
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// How data is printed
+    #[arg(short = 'o', long, global = true, value_enum, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+    /// The same as `-o json`; streams are printed as one document per line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// The data directory of the local stack
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The configuration file [default: airstream.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Talk to this server instead of the local stack
+    #[arg(long, global = true, value_name = "URL", env = "AIRSTREAM_URL")]
+    pub(crate) url: Option<String>,
+    /// The token for --url; better given as AIRSTREAM_TOKEN than here
+    #[arg(long, global = true, value_name = "TOKEN", env = "AIRSTREAM_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// No words but errors
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// More words; twice: all of them
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// Everything that can be asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start everything on this machine: NATS, PostgreSQL and the platform
+    Up(up::Arguments),
+    /// Stop the local stack
+    Down(down::Arguments),
+    /// Show where the local stack is and how to get in
+    Status(status::Arguments),
+    /// Show the logs of the local stack
+    Logs(logs::Arguments),
+    /// Run the platform, or parts of it, against servers that are there already
+    Serve(serve::Arguments),
+    /// Look for what would be in the way of a start
+    Doctor(doctor::Arguments),
+    /// Bring the database's tables up to date
+    Migrate(migrate::Arguments),
+    /// Show the configuration and where it comes from
+    #[command(subcommand)]
+    Config(config::Verb),
+    /// Publish commands and look up what became of them
+    #[command(subcommand, alias = "command")]
+    Commands(command::Verb),
+    /// Read the log of events
+    #[command(subcommand, alias = "event")]
+    Events(event::Verb),
+    /// Define, start and watch workflows
+    #[command(subcommand, alias = "workflow")]
+    Workflows(workflow::Verb),
+    /// Look at the read models, rebuild and verify them
+    #[command(subcommand, alias = "projection")]
+    Projections(projection::Verb),
+    /// Events and effects that could not be handled
+    #[command(subcommand)]
+    Parked(parked::Verb),
+    /// Print a completion script for a shell
+    Completion(completion::Arguments),
+    /// Print the version
+    #[command(after_long_help = "Example:\n  airstream version --json")]
+    Version,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_that_does_something_shows_an_example() {
+        fn look(command: &clap::Command, path: &str, without: &mut Vec<String>) {
+            let path = format!("{path} {}", command.get_name());
+            if command.get_subcommands().next().is_none() {
+                let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+                if !help.contains("  airstream ") {
+                    without.push(path.clone());
+                }
+            }
+            command.get_subcommands().for_each(|inner| look(inner, &path, without));
+        }
+        let mut without = Vec::new();
+        look(&Cli::command(), "", &mut without);
+        assert_eq!(without, Vec::<String>::new());
+    }
+
+    #[test]
+    fn examples_parse() {
+        fn look(command: &clap::Command, lines: &mut Vec<String>) {
+            let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+            let commands = help.lines().map(str::trim_start).filter(|line| line.starts_with("airstream "));
+            lines.extend(commands.map(str::to_owned));
+            command.get_subcommands().for_each(|inner| look(inner, lines));
+        }
+        let mut lines = Vec::new();
+        look(&Cli::command(), &mut lines);
+        for line in lines {
+            // Two or more blanks separate the command from its explanation.
+            let command = line.split("  ").next().unwrap();
+            let words = command.split(' ').take_while(|word| !["|", "<", ">"].contains(word));
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{line}\n{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn globals_are_taken_behind_the_verb() {
+        let cli = Cli::try_parse_from(["airstream", "events", "ls", "--json", "--data-dir", "/d", "-vv"]).unwrap();
+        assert!(cli.global.json);
+        assert_eq!(cli.global.data_dir, Some(PathBuf::from("/d")));
+        assert_eq!(cli.global.verbose, 2);
+    }
+}

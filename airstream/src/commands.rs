@@ -1,0 +1,148 @@
+//! One file per noun. Each has its part of the command line and what is done about it.
+
+pub(crate) mod command;
+pub(crate) mod completion;
+pub(crate) mod config;
+pub(crate) mod doctor;
+pub(crate) mod down;
+pub(crate) mod event;
+pub(crate) mod logs;
+pub(crate) mod migrate;
+pub(crate) mod parked;
+pub(crate) mod projection;
+mod run;
+pub(crate) mod serve;
+pub(crate) mod status;
+pub(crate) mod workflow;
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::cli::{Cli, Command, Global};
+use crate::client::{Client, Query, Target};
+use crate::config::{Flag, Loaded, load};
+use crate::failure::Outcome;
+use crate::output::{Console, rows};
+use crate::{paths, up};
+
+/// What every command is given.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    pub(crate) global: &'a Global,
+    pub(crate) console: &'a Console,
+}
+
+impl Context<'_> {
+    /// The configuration, with a command's own flags on top.
+    pub(crate) fn config(&self, flags: &[Flag]) -> Outcome<Loaded> {
+        let environment = std::env::vars_os()
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
+        let mut all = flags.to_vec();
+        if let Some(path) = &self.global.data_dir {
+            all.push(Flag { name: "--data-dir", key: "stack.data_dir", value: path.display().to_string() });
+        }
+        load(self.global.config.as_deref(), environment, &all)
+    }
+
+    pub(crate) fn data_dir(&self) -> Outcome<PathBuf> {
+        paths::data_dir(&self.config(&[])?.config)
+    }
+
+    /// The server that is meant. Whoever names one needs no local configuration.
+    pub(crate) fn client(&self) -> Outcome<Client> {
+        let target = match &self.global.url {
+            Some(url) => Target::Given { url: url.clone(), token: self.global.token.clone() },
+            None => Target::Local(self.data_dir()?),
+        };
+        Client::new(target)
+    }
+}
+
+pub(crate) async fn run(cli: Cli, console: &Console) -> Outcome {
+    let context = Context { global: &cli.global, console };
+    match &cli.command {
+        Command::Up(arguments) => up::run(&context, arguments).await,
+        Command::Down(arguments) => down::run(&context, arguments).await,
+        Command::Status(arguments) => status::run(&context, arguments).await,
+        Command::Logs(arguments) => logs::run(&context, arguments).await,
+        Command::Serve(arguments) => serve::run(&context, arguments).await,
+        Command::Doctor(arguments) => doctor::run(&context, arguments).await,
+        Command::Migrate(arguments) => migrate::run(&context, arguments).await,
+        Command::Config(verb) => config::run(&context, verb),
+        Command::Commands(verb) => command::run(&context, verb).await,
+        Command::Events(verb) => event::run(&context, verb).await,
+        Command::Workflows(verb) => workflow::run(&context, verb).await,
+        Command::Projections(verb) => projection::run(&context, verb).await,
+        Command::Parked(verb) => parked::run(&context, verb).await,
+        Command::Completion(arguments) => completion::run(&context, arguments),
+        Command::Version => completion::version(&context),
+    }
+}
+
+/// The flags of every list that comes in pages.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Page {
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: u32,
+    /// Go on where the last page ended
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
+}
+
+impl Page {
+    pub(crate) fn query(&self) -> Query {
+        let mut query = vec![("limit", self.limit.to_string())];
+        query.extend(self.cursor.clone().map(|cursor| ("cursor", cursor)));
+        query
+    }
+}
+
+/// The documents of a page.
+pub(crate) fn items(page: &Value) -> &[Value] {
+    page.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Says how to get the next page, if there is one.
+pub(crate) fn more(console: &Console, page: &Value) {
+    if let Some(cursor) = page.get("next_cursor").and_then(Value::as_str) {
+        console.say(&format!("more with --cursor {cursor}"));
+    }
+}
+
+/// Prints a page: the whole document for programs, the named fields for people.
+pub(crate) fn print_page(console: &Console, page: &Value, fields: &[&str], none: &str) -> Outcome {
+    if console.is_json() {
+        return console.json(page);
+    }
+    if items(page).is_empty() {
+        console.say(none);
+        return Ok(());
+    }
+    let headings: Vec<String> = fields.iter().map(|field| field.trim_end_matches("_at").replace('_', " ")).collect();
+    let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
+    console.table(&headings, rows(items(page), fields))?;
+    more(console, page);
+    Ok(())
+}
+
+/// Says what a command led to.
+pub(crate) fn print_answer(console: &Console, answer: &Value) -> Outcome {
+    if console.is_json() {
+        return console.json(answer);
+    }
+    let events = answer.get("events").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let types: Vec<String> = events.iter().map(|event| crate::output::field(event, "type")).collect();
+    let mut pairs = vec![
+        ("command id", crate::output::field(answer, "command_id")),
+        ("stream", crate::output::field(answer, "stream")),
+        ("position", crate::output::field(answer, "position")),
+        ("version", crate::output::field(answer, "version")),
+        ("events", if types.is_empty() { "none: nothing had to change".to_owned() } else { types.join(", ") }),
+    ];
+    if let Some(run) = answer.get("run_id").and_then(Value::as_str) {
+        pairs.insert(0, ("run id", run.to_owned()));
+    }
+    console.pairs(&pairs)
+}

@@ -1,0 +1,109 @@
+//! `airstream doctor`: what a start would use, and what would be in its way.
+
+use embedded::{Finding, Status};
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::client::{Client, Target};
+use crate::config::without_password;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::state_file::Running;
+use crate::{listen, paths, up};
+
+/// The flags of `doctor`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_long_help = "Exit code 6 when something is worth a look.\n\nExample:\n  airstream doctor --json")]
+pub(crate) struct Arguments {}
+
+pub(crate) async fn run(context: &Context<'_>, _arguments: &Arguments) -> Outcome {
+    let console = context.console;
+    let findings = look(context).await?;
+    let worst = findings.iter().map(|finding| finding.status).max().unwrap_or(Status::Ok);
+    if console.is_json() {
+        let items: Vec<Value> = findings.iter().map(document).collect();
+        console.json(&json!({"status": word(worst), "items": items}))?;
+    } else {
+        for finding in &findings {
+            console.line(&format!("{:4}  {:16}  {}", word(finding.status), finding.name, finding.detail))?;
+            if !finding.hint.is_empty() {
+                console.line(&format!("{:22}  -> {}", "", finding.hint))?;
+            }
+        }
+    }
+    if worst == Status::Ok { Ok(()) } else { Err(Failure::silent(Exit::Findings)) }
+}
+
+async fn look(context: &Context<'_>) -> Outcome<Vec<Finding>> {
+    let loaded = match context.config(&[]) {
+        Ok(loaded) => loaded,
+        // Nothing else can be looked at: it would be the wrong thing.
+        Err(failure) => {
+            let detail = [&[failure.message], failure.details.as_slice()].concat().join("; ");
+            let hint = failure.hint.unwrap_or_default();
+            return Ok(vec![Finding { name: "configuration".to_owned(), status: Status::Fail, detail, hint }]);
+        }
+    };
+    let config = loaded.config;
+    let file = loaded.file.map_or_else(|| "defaults, no file".to_owned(), |path| path.display().to_string());
+    let mut findings = vec![ok("configuration", file)];
+    let data_dir = paths::data_dir(&config)?;
+    let running = Running::alive(&data_dir)?;
+    let mut servers = embedded::doctor(&up::stack_options(&config, false)?);
+    if running.is_some() {
+        // Our own stack holds its lock: that is as it should be.
+        servers.retain(|finding| finding.name != "lock");
+    }
+    findings.extend(servers);
+    for (name, url) in [("nats.url", &config.nats.url), ("postgres.url", &config.postgres.url)] {
+        if !url.is_empty() {
+            findings.push(ok(name, without_password(url)));
+        }
+    }
+    match running {
+        None => findings.push(port(&config.http.bind)),
+        Some(running) => findings.push(stack(&running, Client::new(Target::Local(data_dir))?.ready().await)),
+    }
+    Ok(findings)
+}
+
+fn ok(name: &str, detail: String) -> Finding {
+    Finding { name: name.to_owned(), status: Status::Ok, detail, hint: String::new() }
+}
+
+fn warn(name: &str, detail: String, hint: &str) -> Finding {
+    Finding { name: name.to_owned(), status: Status::Warn, detail, hint: hint.to_owned() }
+}
+
+fn port(bind: &str) -> Finding {
+    match listen::exactly(bind) {
+        Ok(_) => ok("HTTP port", format!("{bind} is free")),
+        Err(failure) => {
+            warn("HTTP port", failure.message, "`up` takes the next free one; `serve` would refuse to start")
+        }
+    }
+}
+
+fn stack(running: &Running, ready: Option<bool>) -> Finding {
+    let detail = format!("process {}, {}, since {}", running.pid, running.http, running.started_at);
+    match ready {
+        Some(true) => ok("stack", format!("{detail}, ready")),
+        Some(false) => warn("stack", format!("{detail}, not ready"), "`airstream logs` may say why"),
+        None => warn(
+            "stack",
+            format!("{detail}, does not answer"),
+            "`airstream logs` may say why; `airstream down` stops it",
+        ),
+    }
+}
+
+fn word(status: Status) -> &'static str {
+    match status {
+        Status::Ok => "ok",
+        Status::Warn => "warn",
+        Status::Fail => "fail",
+    }
+}
+
+fn document(finding: &Finding) -> Value {
+    json!({"name": finding.name, "status": word(finding.status), "detail": finding.detail, "hint": finding.hint})
+}

@@ -1,0 +1,86 @@
+//! `airstream parked`: what could not be handled, why, and what to do about it.
+
+use serde_json::{Value, json};
+
+use super::{Context, items, print_page};
+use crate::failure::{Exit, Failure, Outcome};
+use crate::output::field;
+
+/// What can be done with what is parked.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(crate) enum Verb {
+    /// List what waits for a decision
+    #[command(after_long_help = "Example:\n  airstream parked list --all", alias = "ls")]
+    List {
+        /// Also what has been released or skipped
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show one in full
+    #[command(after_long_help = "Example:\n  airstream parked show 17")]
+    Show {
+        /// Its id
+        id: String,
+    },
+    /// Try it again, and then what waits behind it
+    #[command(after_long_help = "Example:\n  airstream parked retry 17")]
+    Retry {
+        /// Its id
+        id: String,
+    },
+    /// Leave it out for ever, and go on with what waits behind it
+    #[command(after_long_help = "Example:\n  airstream parked skip 17 --reason duplicate")]
+    Skip {
+        /// Its id
+        id: String,
+        /// Why; it is kept
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+pub(crate) async fn run(context: &Context<'_>, verb: &Verb) -> Outcome {
+    let console = context.console;
+    let client = context.client()?;
+    match verb {
+        Verb::List { all } => {
+            let found = client.get("/v1/parked", &vec![("all", all.to_string())]).await?;
+            let fields = ["id", "kind", "consumer", "position", "subject", "state", "tries", "parked_at", "reason"];
+            print_page(console, &found, &fields, "nothing is parked")
+        }
+        Verb::Show { id } => {
+            let found = client.get("/v1/parked", &vec![("all", true.to_string())]).await?;
+            let one = items(&found).iter().find(|item| field(item, "id") == *id);
+            let Some(one) = one else {
+                return Err(Failure::new(Exit::NotFound, format!("nothing with the id {id} is or was parked"))
+                    .hint("`airstream parked list --all` shows what is"));
+            };
+            if console.is_json() {
+                return console.json(one);
+            }
+            let names: Vec<String> = one.as_object().map(|fields| fields.keys().cloned().collect()).unwrap_or_default();
+            let pairs: Vec<(&str, String)> = names.iter().map(|name| (name.as_str(), full(one, name))).collect();
+            console.pairs(&pairs)
+        }
+        Verb::Retry { id } => {
+            done(context, client.post("/v1/parked/retry", &json!({"id": id})).await?, "is tried again")
+        }
+        Verb::Skip { id, reason } => {
+            let body = json!({"id": id, "reason": reason});
+            done(context, client.post("/v1/parked/skip", &body).await?, "is left out")
+        }
+    }
+}
+
+fn done(context: &Context<'_>, answer: Value, what: &str) -> Outcome {
+    context.console.say(&format!("it {what}"));
+    if context.console.is_json() { context.console.json(&answer) } else { Ok(()) }
+}
+
+/// Uncut: whoever asks for one wants to read it.
+fn full(document: &Value, name: &str) -> String {
+    match document.get(name) {
+        Some(value @ (Value::Array(_) | Value::Object(_))) => value.to_string(),
+        _ => field(document, name),
+    }
+}

@@ -1,0 +1,271 @@
+//! The configuration: defaults < `airstream.toml` < `AIRSTREAM__SECTION__KEY` < flags.
+//!
+//! **Invariant**: `config.default.toml` documents every key and says exactly what [`Config::default`] says (a test holds
+//! both together), and a key that nobody knows is refused with the one that was probably meant.
+
+mod layers;
+mod show;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use layers::{FILE, Flag, Loaded, load};
+pub(crate) use show::{Shown, without_password};
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) http: Http,
+    pub(crate) nats: Nats,
+    pub(crate) postgres: Postgres,
+    pub(crate) stack: Stack,
+    pub(crate) executor: Executor,
+    pub(crate) reactor: Reactor,
+    pub(crate) development: Development,
+    pub(crate) log: Log,
+}
+
+/// The HTTP door.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Http {
+    pub(crate) bind: String,
+    pub(crate) body_limit_bytes: usize,
+    pub(crate) request_timeout_ms: u64,
+}
+
+impl Default for Http {
+    fn default() -> Http {
+        Http { bind: "127.0.0.1:8787".to_owned(), body_limit_bytes: 1024 * 1024, request_timeout_ms: 30_000 }
+    }
+}
+
+/// A NATS server that is somebody else's.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Nats {
+    pub(crate) url: String,
+    pub(crate) user: String,
+    pub(crate) password: String,
+    pub(crate) system_user: String,
+    pub(crate) system_password: String,
+    pub(crate) replicas: usize,
+}
+
+impl Default for Nats {
+    fn default() -> Nats {
+        Nats {
+            url: String::new(),
+            user: String::new(),
+            password: String::new(),
+            system_user: String::new(),
+            system_password: String::new(),
+            replicas: 1,
+        }
+    }
+}
+
+/// A PostgreSQL server that is somebody else's.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Postgres {
+    pub(crate) url: String,
+    pub(crate) max_connections: u32,
+}
+
+impl Default for Postgres {
+    fn default() -> Postgres {
+        Postgres { url: String::new(), max_connections: 16 }
+    }
+}
+
+/// The servers that `up` starts.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Stack {
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) cache_dir: Option<PathBuf>,
+    pub(crate) nats_binary: Option<PathBuf>,
+    pub(crate) postgres_bin_dir: Option<PathBuf>,
+}
+
+/// Limits of command execution.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Executor {
+    pub(crate) queue_per_shard: usize,
+    pub(crate) streams_per_shard: usize,
+    pub(crate) deadline_ms: u64,
+    pub(crate) conflict_retries: u32,
+    pub(crate) max_body_bytes: usize,
+}
+
+impl Default for Executor {
+    fn default() -> Executor {
+        Executor {
+            queue_per_shard: 4_096,
+            streams_per_shard: 2_048,
+            deadline_ms: 10_000,
+            conflict_retries: 16,
+            max_body_bytes: 512 * 1024,
+        }
+    }
+}
+
+/// Limits of acting on the world.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Reactor {
+    pub(crate) concurrency: usize,
+    pub(crate) longest_retry_ms: u64,
+}
+
+impl Default for Reactor {
+    fn default() -> Reactor {
+        Reactor { concurrency: 256, longest_retry_ms: 60_000 }
+    }
+}
+
+/// Who one is until identity exists.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Development {
+    pub(crate) tenant: String,
+    pub(crate) principal: String,
+    pub(crate) token: String,
+}
+
+impl Default for Development {
+    fn default() -> Development {
+        Development { tenant: "dev".to_owned(), principal: "dev".to_owned(), token: String::new() }
+    }
+}
+
+/// Our own log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) format: LogFormat,
+    pub(crate) level: String,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { format: LogFormat::Auto, level: "info".to_owned() }
+    }
+}
+
+/// What a line of our log looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+// A password must not reach a log because somebody printed its section.
+macro_rules! debug_without_secrets {
+    ($($section:ident),+) => {
+        $(impl std::fmt::Debug for $section {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($section)).finish_non_exhaustive()
+            }
+        })+
+    };
+}
+debug_without_secrets!(Nats, Postgres, Development);
+
+impl Config {
+    /// What types cannot say: one sentence per value that makes no sense.
+    pub(crate) fn mistakes(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        let mut expect = |right: bool, sentence: String| {
+            if !right {
+                mistakes.push(sentence);
+            }
+        };
+        expect(
+            self.http.bind.parse::<std::net::SocketAddr>().is_ok(),
+            format!("http.bind is an IP address and a port such as 127.0.0.1:8787, not '{}'", self.http.bind),
+        );
+        let development = &self.development;
+        if let Err(error) = kernel::TenantId::new(&development.tenant) {
+            expect(false, format!("development.tenant: {error}"));
+        }
+        if let Err(error) = kernel::PrincipalId::new(&development.principal) {
+            expect(false, format!("development.principal: {error}"));
+        }
+        // `embedded` makes these two itself.
+        expect(
+            !["airstream", "sys"].contains(&development.principal.as_str()),
+            format!("development.principal may not be '{}': the platform uses that name itself", development.principal),
+        );
+        expect(
+            development.token.is_empty() || development.token.len() >= 16,
+            "development.token must have at least 16 characters (or none, and `up` makes one)".to_owned(),
+        );
+        expect(
+            development.token.chars().all(|c| c.is_ascii_graphic()),
+            "development.token may have visible ASCII characters only".to_owned(),
+        );
+        expect(
+            matches!(self.nats.replicas, 1 | 3 | 5),
+            format!("nats.replicas is 1, 3 or 5, not {}", self.nats.replicas),
+        );
+        let limits = [
+            ("http.body_limit_bytes", self.http.body_limit_bytes as u64),
+            ("http.request_timeout_ms", self.http.request_timeout_ms),
+            ("postgres.max_connections", u64::from(self.postgres.max_connections)),
+            ("executor.queue_per_shard", self.executor.queue_per_shard as u64),
+            ("executor.streams_per_shard", self.executor.streams_per_shard as u64),
+            ("executor.deadline_ms", self.executor.deadline_ms),
+            ("executor.max_body_bytes", self.executor.max_body_bytes as u64),
+            ("reactor.concurrency", self.reactor.concurrency as u64),
+            ("reactor.longest_retry_ms", self.reactor.longest_retry_ms),
+        ];
+        for (key, value) in limits {
+            expect(value > 0, format!("{key} must be at least 1"));
+        }
+        // A commit is one message of the log, and a message has at most 1 MiB, envelope included.
+        expect(
+            self.executor.max_body_bytes <= 768 * 1024,
+            "executor.max_body_bytes is at most 786432 (768 KiB): a commit must fit into one message of 1 MiB"
+                .to_owned(),
+        );
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
+            expect(
+                false,
+                format!("log.level '{}' is not a level or filter such as `info,nats=debug`: {error}", self.log.level),
+            );
+        }
+        mistakes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_make_sense() {
+        assert_eq!(Config::default().mistakes(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn values_without_sense_are_told_all_at_once() {
+        let mut config = Config::default();
+        config.http.bind = "localhost".to_owned();
+        config.development.tenant = "a.b".to_owned();
+        config.development.principal = "sys".to_owned();
+        config.development.token = "short".to_owned();
+        config.nats.replicas = 2;
+        config.executor.deadline_ms = 0;
+        assert_eq!(config.mistakes().len(), 6, "{:?}", config.mistakes());
+    }
+}

@@ -1,0 +1,127 @@
+//! Our own log. `up` writes it into a file and lets warnings through to the terminal; `serve` writes it to stderr, where
+//! whatever runs it collects it.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+use crate::config::{Log, LogFormat};
+
+fn filter(log: &Log, verbose: u8) -> EnvFilter {
+    let level = match verbose {
+        0 => log.level.as_str(),
+        1 => "debug",
+        _ => "trace",
+    };
+    EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"))
+}
+
+/// For `serve`.
+pub(crate) fn to_stderr(log: &Log, verbose: u8) {
+    let terminal = io::stderr().is_terminal();
+    let json = match log.format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    let lines = fmt::layer().with_writer(io::stderr);
+    let layer =
+        if json { lines.json().flatten_event(true).boxed() } else { lines.with_ansi(coloured(terminal)).boxed() };
+    // It fails only if there is a subscriber already, which then gets the lines.
+    let _ = tracing_subscriber::registry().with(layer.with_filter(filter(log, verbose))).try_init();
+}
+
+/// For `up`: everything to the file, warnings to the terminal as well, unless the terminal is that file (`detached`).
+pub(crate) fn to_file(log: &Log, verbose: u8, detached: bool) -> LogFile {
+    let file = LogFile::default();
+    let lines = fmt::layer().with_writer(file.clone());
+    let to_file = match log.format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Auto | LogFormat::Text => lines.with_ansi(false).boxed(),
+    };
+    let terminal = io::stderr().is_terminal();
+    let to_terminal = (!detached).then(|| {
+        let level = if verbose == 0 { LevelFilter::WARN } else { LevelFilter::TRACE };
+        fmt::layer().with_writer(io::stderr).with_ansi(coloured(terminal)).with_target(false).with_filter(level)
+    });
+    let _ = tracing_subscriber::registry().with(filter(log, verbose)).with(to_file).with(to_terminal).try_init();
+    file
+}
+
+fn coloured(terminal: bool) -> bool {
+    terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// The file of `up`, which is known only when the stack has its folder. What is logged before is kept until then.
+#[derive(Clone)]
+pub(crate) struct LogFile(Arc<Mutex<Sink>>);
+
+enum Sink {
+    Waiting(Vec<u8>),
+    Open(File),
+}
+
+impl Default for LogFile {
+    fn default() -> LogFile {
+        LogFile(Arc::new(Mutex::new(Sink::Waiting(Vec::new()))))
+    }
+}
+
+/// Enough for the lines of a start; more would mean that it never comes.
+const WAITING_BYTES: usize = 256 * 1024;
+
+impl LogFile {
+    /// From now on lines go here, those that waited first.
+    pub(crate) fn open(&self, mut file: File) {
+        let mut sink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Sink::Waiting(waiting) = &*sink {
+            let _ = file.write_all(waiting);
+        }
+        *sink = Sink::Open(file);
+    }
+}
+
+impl Write for LogFile {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Sink::Open(file) => file.write_all(line)?,
+            Sink::Waiting(waiting) if waiting.len() < WAITING_BYTES => waiting.extend_from_slice(line),
+            Sink::Waiting(_) => {}
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for LogFile {
+    type Writer = LogFile;
+
+    fn make_writer(&'a self) -> LogFile {
+        self.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_wait_for_their_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.log");
+        let mut log = LogFile::default();
+        log.write_all(b"one\n").unwrap();
+        log.open(File::create(&path).unwrap());
+        log.write_all(b"two\n").unwrap();
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "one\ntwo\n");
+    }
+}

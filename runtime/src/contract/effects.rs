@@ -1,0 +1,98 @@
+//! The contract of [`EffectStore`].
+
+use kernel::{Position, StreamName};
+use serde_json::json;
+
+use super::fresh_stream;
+use crate::{EffectState, EffectStore, Parked, ParkedState, Plan, Planned, Settlement, StoreError, clock};
+
+fn planned(stream: &StreamName, plan: Plan) -> Planned {
+    Planned { stream: stream.clone(), position: Position::at(1), event: "e.0".into(), correlation: "k".into(), plan }
+}
+
+fn effect(stream: &StreamName, name: &str) -> Planned {
+    planned(stream, Plan::Do { name: name.into(), due: None, request: json!({ "do": name }) })
+}
+
+fn settled(stream: &StreamName, name: &str, state: EffectState) -> Settlement {
+    let due = (state == EffectState::Scheduled).then(clock::now);
+    Settlement { stream: stream.clone(), name: name.into(), state, due, note: "because".into() }
+}
+
+async fn names(store: &dyn EffectStore, consumer: &str) -> Vec<String> {
+    let mut names: Vec<_> = store.pending(consumer).await.unwrap().into_iter().map(|row| row.name).collect();
+    names.sort();
+    names
+}
+
+/// Runs the whole suite on a store.
+pub async fn suite(store: &dyn EffectStore) {
+    effects_and_checkpoint_move_together(store).await;
+    a_plan_that_comes_again_counts_once(store).await;
+    a_cancelled_effect_is_gone_unless_it_is_done(store).await;
+    parked_commits_come_back_in_order(store).await;
+}
+
+async fn effects_and_checkpoint_move_together(store: &dyn EffectStore) {
+    let (consumer, stream) = (clock::fresh_id("c"), fresh_stream("till"));
+    let begin = store.begin(&consumer).await.unwrap().expect("nobody else owns it");
+    assert_eq!(begin.checkpoint, Position::START);
+    let (two, three) = (Position::at(2), Position::at(3));
+    store.record(&consumer, Position::START, two, &[effect(&stream, "a")], &[]).await.unwrap();
+    let stale = store.record(&consumer, Position::START, three, &[effect(&stream, "b")], &[]).await;
+    assert!(matches!(stale, Err(StoreError::Lost(_))), "a checkpoint that moved was not noticed: {stale:?}");
+    assert_eq!(names(store, &consumer).await, ["a"], "effects without their checkpoint");
+    let begin = store.begin(&consumer).await.unwrap().expect("still ours");
+    assert_eq!(begin.checkpoint, two);
+    let row = store.pending(&consumer).await.unwrap().remove(0);
+    assert_eq!((row.stream, row.request, row.attempts), (stream, json!({ "do": "a" }), 0));
+}
+
+async fn a_plan_that_comes_again_counts_once(store: &dyn EffectStore) {
+    let (consumer, stream) = (clock::fresh_id("c"), fresh_stream("till"));
+    store.begin(&consumer).await.unwrap().expect("nobody else owns it");
+    let plans = [effect(&stream, "a"), effect(&stream, "a")];
+    store.record(&consumer, Position::START, Position::at(1), &plans, &[]).await.unwrap();
+    assert_eq!(names(store, &consumer).await, ["a"]);
+    store.settle(&consumer, &[settled(&stream, "a", EffectState::Done)]).await.unwrap();
+    store.record(&consumer, Position::at(1), Position::at(2), &plans, &[]).await.unwrap();
+    assert!(names(store, &consumer).await.is_empty(), "a done effect came back");
+    // A later try counts attempts and keeps waiting.
+    store.record(&consumer, Position::at(2), Position::at(3), &[effect(&stream, "b")], &[]).await.unwrap();
+    store.settle(&consumer, &[settled(&stream, "b", EffectState::Scheduled)]).await.unwrap();
+    assert_eq!(store.pending(&consumer).await.unwrap().remove(0).attempts, 1);
+}
+
+async fn a_cancelled_effect_is_gone_unless_it_is_done(store: &dyn EffectStore) {
+    let (consumer, stream) = (clock::fresh_id("c"), fresh_stream("till"));
+    store.begin(&consumer).await.unwrap().expect("nobody else owns it");
+    let cancel = |name: &str| planned(&stream, Plan::Cancel { name: name.into() });
+    let first = [effect(&stream, "a"), effect(&stream, "b"), cancel("b"), effect(&stream, "c")];
+    store.record(&consumer, Position::START, Position::at(1), &first, &[]).await.unwrap();
+    assert_eq!(names(store, &consumer).await, ["a", "c"]);
+    let second = [cancel("a"), cancel("never-planned")];
+    store.record(&consumer, Position::at(1), Position::at(2), &second, &[]).await.unwrap();
+    assert_eq!(names(store, &consumer).await, ["c"]);
+}
+
+async fn parked_commits_come_back_in_order(store: &dyn EffectStore) {
+    let (consumer, stream) = (clock::fresh_id("c"), fresh_stream("till"));
+    store.begin(&consumer).await.unwrap().expect("nobody else owns it");
+    let subject = format!("ev.0.{}.{}.{}", stream.tenant, stream.category, stream.id);
+    let parked = |at: u64, state: ParkedState| Parked {
+        position: Position::at(at),
+        subject: subject.clone(),
+        state,
+        reason: "broken".into(),
+    };
+    let lot = [parked(4, ParkedState::Cause), parked(7, ParkedState::Behind)];
+    store.record(&consumer, Position::START, Position::at(9), &[], &lot).await.unwrap();
+    let begin = store.begin(&consumer).await.unwrap().expect("still ours");
+    assert!(begin.parked.contains(&subject), "a new owner must know what is parked");
+    assert!(store.released(&consumer).await.unwrap().is_empty(), "nobody has released anything");
+    store.park_again(&consumer, Position::at(4), "still broken").await.unwrap();
+    store.unpark(&consumer, Position::at(4), &[effect(&stream, "late")]).await.unwrap();
+    store.unpark(&consumer, Position::at(7), &[]).await.unwrap();
+    assert_eq!(names(store, &consumer).await, ["late"]);
+    assert!(store.begin(&consumer).await.unwrap().expect("still ours").parked.is_empty());
+}

@@ -1,0 +1,242 @@
+//! The memory adapters pass every suite; and the machines that only need ports are tested on them.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests report by panicking")]
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use kernel::{Envelope, FactError, Position};
+use runtime::consume::{self, Begin, HandleError, Handler, Released};
+use runtime::contract::executing::{ask, executor};
+use runtime::contract::{Ledger, Till, effects, executing, fresh_stream, index, log};
+use runtime::memory::{MemoryEffects, MemoryIndex, MemoryLog};
+use runtime::react::{self, Reactor, Verdict};
+use runtime::route::Router;
+use runtime::{Commands, CommitIndex, EffectRow, EffectState, EffectStore, Log, Parked, Plan, Recorded};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !holds().await {
+        assert!(Instant::now() < until, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_log() {
+    log::suite(Arc::new(MemoryLog::new())).await;
+}
+
+#[tokio::test]
+async fn the_record_of_effects() {
+    effects::suite(&MemoryEffects::default()).await;
+}
+
+#[tokio::test]
+async fn the_index() {
+    let memory = Arc::new(MemoryLog::new());
+    let stream = fresh_stream("till");
+    let position = memory.append(log::commit(&stream, "known", 0, Position::START)).await.unwrap();
+    let found = MemoryIndex::default();
+    found.catch_up(&*memory).await.unwrap();
+    index::suite(&found, &stream, "known", position).await;
+}
+
+#[tokio::test]
+async fn executing_with_an_index_that_lags() {
+    executing::suite(Arc::new(MemoryLog::new()), Arc::new(MemoryIndex::default())).await;
+}
+
+/// A consumer that notes what it handles and cannot stand certain positions.
+#[derive(Clone, Default)]
+struct Picky {
+    seen: Arc<Mutex<Vec<u64>>>,
+    parked: Arc<Mutex<Vec<(u64, bool)>>>,
+    poison: Arc<Mutex<HashSet<u64>>>,
+    released: Arc<Mutex<Vec<Released>>>,
+    stumbles: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Handler for Picky {
+    fn name(&self) -> String {
+        "picky".into()
+    }
+
+    async fn begin(&mut self) -> Result<Option<Begin>, HandleError> {
+        Ok(Some(Begin::default()))
+    }
+
+    async fn handle(
+        &mut self,
+        _: Position,
+        _: Position,
+        commits: &[&Recorded],
+        parked: &[Parked],
+    ) -> Result<(), HandleError> {
+        if self.stumbles.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
+            return Err(HandleError::Transient("the database is away".into()));
+        }
+        for commit in commits {
+            let at = commit.position.sequence();
+            assert!(at != 13, "thirteen is a panic");
+            if self.poison.lock().unwrap().contains(&at) {
+                return Err(HandleError::Poison("cannot stand it".into()));
+            }
+        }
+        self.seen.lock().unwrap().extend(commits.iter().map(|commit| commit.position.sequence()));
+        let state = |parked: &Parked| (parked.position.sequence(), parked.state == runtime::ParkedState::Cause);
+        self.parked.lock().unwrap().extend(parked.iter().map(state));
+        Ok(())
+    }
+
+    async fn released(&mut self) -> Result<Vec<Released>, HandleError> {
+        Ok(std::mem::take(&mut *self.released.lock().unwrap()))
+    }
+
+    async fn handle_released(&mut self, commit: &Recorded) -> Result<(), HandleError> {
+        self.seen.lock().unwrap().push(commit.position.sequence());
+        Ok(())
+    }
+
+    async fn park_again(&mut self, _: Position, _: &str) -> Result<(), HandleError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn poison_is_parked_with_what_follows_it_and_the_rest_goes_on() {
+    let memory = Arc::new(MemoryLog::new());
+    let streams = [fresh_stream("till"), fresh_stream("till"), fresh_stream("till")];
+    let mut last = [Position::START; 3];
+    // Positions 1, 4, 7 … belong to the first stream, 2, 5, 8 … to the second, 3, 6, 9 … to the third.
+    for n in 0..30_usize {
+        let commit = log::commit(&streams[n % 3], &format!("c{n}"), n as u64 / 3, last[n % 3]);
+        last[n % 3] = memory.append(commit).await.unwrap();
+    }
+    let picky = Picky::default();
+    picky.poison.lock().unwrap().insert(5);
+    picky.stumbles.store(2, Ordering::Relaxed);
+    let stop = CancellationToken::new();
+    let options = consume::Options { heartbeat: Duration::from_millis(5), ..consume::Options::default() };
+    let running = tokio::spawn(consume::run(picky.clone(), memory.clone(), options, stop.clone()));
+
+    // 13 panics (first stream), 5 is poison (second stream); the third is whole.
+    eventually("everything is handled or parked", async || {
+        picky.seen.lock().unwrap().len() + picky.parked.lock().unwrap().len() == 30
+    })
+    .await;
+    let seen = picky.seen.lock().unwrap().clone();
+    assert_eq!(seen, [1, 2, 3, 4, 6, 7, 9, 10, 12, 15, 18, 21, 24, 27, 30]);
+    let causes: Vec<u64> = picky.parked.lock().unwrap().iter().filter(|(_, cause)| *cause).map(|(at, _)| *at).collect();
+    assert_eq!(causes, [5, 13]);
+
+    // After the fix the second stream is released, in order, and new commits flow again.
+    picky.poison.lock().unwrap().clear();
+    let positions: Vec<Position> = (0..9).map(|n| Position::at(5 + 3 * n)).collect();
+    let subject = streams[1].to_string();
+    picky.released.lock().unwrap().push(Released { subject, positions });
+    eventually("the released stream is handled", async || picky.seen.lock().unwrap().len() == 15 + 9).await;
+    assert_eq!(picky.seen.lock().unwrap()[15..], [5, 8, 11, 14, 17, 20, 23, 26, 29]);
+    memory.append(log::commit(&streams[1], "new", 10, last[1])).await.unwrap();
+    eventually("the stream flows again", async || picky.seen.lock().unwrap().last() == Some(&31)).await;
+    stop.cancel();
+    running.await.unwrap();
+}
+
+/// A reactor that gives change: for every coin taken it reports `give`.
+struct Change {
+    performed: Arc<Mutex<Vec<String>>>,
+    failures: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Reactor for Change {
+    const NAME: &'static str = "change";
+    const CATEGORIES: &'static [&'static str] = &["till"];
+
+    fn plan(&self, event: &Envelope<'_>) -> Result<Vec<Plan>, FactError> {
+        let taken = event.type_name == "till.taken";
+        let name = event.id.to_string();
+        Ok(taken.then(|| Plan::Do { name, due: None, request: json!({}) }).into_iter().collect())
+    }
+
+    async fn perform(&self, effect: &EffectRow) -> Verdict {
+        self.performed.lock().unwrap().push(effect.idempotency_key());
+        if self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
+            return Verdict::Retry { reason: "the bank is closed".into(), after: Some(Duration::from_millis(5)) };
+        }
+        let report = react::Report { to: effect.stream.clone(), command: "give", body: json!({ "coins": 1 }) };
+        Verdict::Done { note: "paid".into(), report: Some(report) }
+    }
+}
+
+#[tokio::test]
+async fn an_effect_is_recorded_done_and_reported_once_however_often_its_event_comes() {
+    let memory: Arc<dyn Log> = Arc::new(MemoryLog::new());
+    let index: Arc<dyn CommitIndex> = Arc::new(MemoryIndex::default());
+    let commands = executor(&memory, &index);
+    let stream = fresh_stream("till");
+    for n in 0..5 {
+        commands.execute(ask(&stream, "take", 2, Some(&format!("t{n}")))).await.unwrap();
+    }
+    let performed = Arc::new(Mutex::new(Vec::new()));
+    // The second store has never heard of the first: the whole log comes again, as after losing the database.
+    for round in 0..2 {
+        let store = Arc::new(MemoryEffects::default());
+        let stop = CancellationToken::new();
+        let change = Change { performed: Arc::clone(&performed), failures: Arc::new(AtomicUsize::new(2)) };
+        let running = tokio::spawn(react::run(
+            change,
+            Arc::clone(&memory),
+            Arc::clone(&store) as Arc<dyn EffectStore>,
+            Arc::new(commands.clone()),
+            react::Options::default(),
+            stop.clone(),
+        ));
+        eventually("every effect is done", async || {
+            let effects = store.effects("change");
+            effects.len() == 5 && effects.iter().all(|(_, state)| *state == EffectState::Done)
+        })
+        .await;
+        stop.cancel();
+        running.await.unwrap();
+        assert_eq!(commands.inspect::<Till>(&stream).await.unwrap().state, 5, "round {round}: change was given twice");
+    }
+    let performed = performed.lock().unwrap();
+    assert_eq!(performed.len(), 2 * (5 + 2));
+    assert_eq!(performed.iter().collect::<HashSet<_>>().len(), 5, "a key differs between tries");
+}
+
+#[tokio::test]
+async fn a_process_hears_of_other_streams_and_counts_each_event_once() {
+    let memory: Arc<dyn Log> = Arc::new(MemoryLog::new());
+    let index: Arc<dyn CommitIndex> = Arc::new(MemoryIndex::default());
+    let commands = executor(&memory, &index);
+    let till = fresh_stream("till");
+    commands.execute(ask(&till, "take", 10, None)).await.unwrap();
+    for _ in 0..3 {
+        commands.execute(ask(&till, "give", 2, None)).await.unwrap();
+    }
+    let ledger = kernel::StreamName { category: kernel::Category::new("ledger").unwrap(), ..till };
+    for _ in 0..2 {
+        let store: Arc<dyn EffectStore> = Arc::new(MemoryEffects::default());
+        let stop = CancellationToken::new();
+        let sink: Arc<dyn Commands> = Arc::new(commands.clone());
+        let (memory, router) = (Arc::clone(&memory), Router::<Ledger>::new());
+        let running = tokio::spawn(react::run(router, memory, Arc::clone(&store), sink, react::Options::default(), stop.clone()));
+        eventually("the ledger has heard of every coin", async || {
+            let pending = store.pending("contract-ledger").await.unwrap();
+            pending.is_empty() && commands.inspect::<Ledger>(&ledger).await.unwrap().state == 6
+        })
+        .await;
+        stop.cancel();
+        running.await.unwrap();
+    }
+    assert_eq!(commands.inspect::<Ledger>(&ledger).await.unwrap().version, 3);
+}

@@ -1,0 +1,184 @@
+//! The HTTP door: every route behind one stack of layers.
+//!
+//! ```text
+//! request id → trace → panic becomes a problem → time limit → size limit → who asks → route
+//! ```
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use kernel::Problem;
+use metrics_exporter_prometheus::PrometheusHandle;
+use nats::Connection;
+use projections::{Database, Fold, Progress};
+use rest::{Access, Fault};
+use runtime::consume::HandleError;
+use runtime::{Executor, Log};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::routes;
+
+/// What operators can have done to projections.
+#[async_trait]
+pub trait Operations: Send + Sync + 'static {
+    /// Names of the projections.
+    fn projections(&self) -> Vec<&'static str>;
+
+    /// Folds the log once more: to compare, or to take the live rows' place.
+    ///
+    /// # Errors
+    /// See [`projections::rebuild`].
+    async fn fold(&self, name: &'static str, switch: bool, progress: mpsc::Sender<Progress>) -> Result<Fold, HandleError>;
+}
+
+/// Limits of the HTTP door.
+#[derive(Debug, Clone)]
+pub struct HttpOptions {
+    /// Largest body, in bytes.
+    pub body_limit_bytes: usize,
+    /// Longest time until a response begins. A stream may go on after that.
+    pub request_timeout: Duration,
+}
+
+/// What the door is made of.
+pub struct Parts {
+    /// Takes commands.
+    pub executor: Executor,
+    /// For reading events.
+    pub log: Arc<dyn Log>,
+    /// For reading rows.
+    pub database: Database,
+    /// For health.
+    pub connection: Connection,
+    /// Who may come in.
+    pub access: Arc<dyn Access>,
+    /// What operators can do.
+    pub operations: Arc<dyn Operations>,
+    /// Renders metrics.
+    pub metrics: PrometheusHandle,
+    /// Routes of services.
+    pub services: Vec<OpenApiRouter>,
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Airstream",
+    description = "Commands in, events out, rows to read. Every answer to a command has a `position`; pass it as `at_least` to read your own writes.",
+    license(name = "Apache-2.0", identifier = "Apache-2.0")
+))]
+struct Description;
+
+/// Serves HTTP until `stop`, and then until the requests in hand are answered.
+///
+/// # Errors
+/// When the socket fails.
+pub async fn serve(listener: TcpListener, parts: Parts, options: HttpOptions, stop: CancellationToken) -> std::io::Result<()> {
+    let router = router(parts, options, stop.clone());
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(async move { stop.cancelled().await }).await
+}
+
+fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router {
+    let Parts { executor, log, database, connection, access, operations, metrics, services } = parts;
+    let mut inside = OpenApiRouter::with_openapi(Description::openapi())
+        .merge(routes::commands::router(executor, database.clone()))
+        .merge(routes::events::router(Arc::clone(&log), database.clone(), stop))
+        .merge(routes::operations::router(log, database.clone(), operations));
+    for service in services {
+        inside = inside.merge(service);
+    }
+    let (inside, mut description) = inside.split_for_parts();
+    let (outside, health) = routes::health::router(connection, database).split_for_parts();
+    description.merge(health);
+    secure(&mut description);
+    let description = Arc::new(description);
+    let inside = inside
+        .route("/openapi.json", get(move || async move { Json((*description).clone()) }))
+        .route("/metrics", get(move || async move { metrics_text(&metrics) }))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(not_found)
+        .layer(middleware::from_fn_with_state(access, authenticate));
+    inside
+        .merge(outside)
+        .layer(DefaultBodyLimit::max(options.body_limit_bytes))
+        .layer(middleware::from_fn_with_state(options.request_timeout, within_time))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(traced))
+}
+
+fn secure(description: &mut utoipa::openapi::OpenApi) {
+    let components = description.components.get_or_insert_default();
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    components.add_security_scheme("token", SecurityScheme::Http(bearer));
+    let required = utoipa::openapi::security::SecurityRequirement::new("token", Vec::<String>::new());
+    description.security = Some(vec![required]);
+}
+
+fn metrics_text(metrics: &PrometheusHandle) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render()).into_response()
+}
+
+async fn authenticate(State(access): State<Arc<dyn Access>>, mut request: Request, next: Next) -> Result<Response, Fault> {
+    let value = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (scheme, token) = value.split_once(' ').unwrap_or_default();
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        let detail = "Send `Authorization: Bearer <token>`; `airstream status --json` shows the token of your stack.";
+        return Err(Problem::new(401, "unauthenticated", detail).into());
+    }
+    let caller = access.bearer(token.trim()).await?;
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Gives every request an id, the caller's own if it has one, and writes one line when it is answered.
+async fn traced(request: Request, next: Next) -> Response {
+    let given = request.headers().get(&REQUEST_ID).filter(|id| !id.is_empty() && id.len() <= 128).cloned();
+    let fresh = || HeaderValue::from_str(&runtime::clock::fresh_id("req_")).ok();
+    let id = given.or_else(fresh).unwrap_or(HeaderValue::from_static("req_unknown"));
+    let (method, began) = (request.method().clone(), std::time::Instant::now());
+    let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
+    let mut response = next.run(request).await;
+    let (status, took) = (response.status().as_u16(), began.elapsed());
+    tracing::debug!(%method, route, status, took_ms = took.as_millis() as u64, request_id = ?id, "answered");
+    let labels = [("method", method.to_string()), ("route", route), ("status", status.to_string())];
+    metrics::histogram!("airstream_http_request_duration_seconds", &labels).record(took.as_secs_f64());
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+async fn within_time(State(limit): State<Duration>, request: Request, next: Next) -> Result<Response, Fault> {
+    let late = |_| Problem::new(504, "timed_out", "The answer took too long. A command may have been accepted: ask again with the same id.");
+    Ok(tokio::time::timeout(limit, next.run(request)).await.map_err(late)?)
+}
+
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    tracing::error!(panic = text, "a route panicked");
+    Fault(Problem::new(500, "defect", "Something of ours broke while answering; it has been logged.")).into_response()
+}
+
+async fn not_found(uri: Uri) -> Fault {
+    Problem::new(404, "unknown_route", format!("There is no route `{}`; /openapi.json lists them.", uri.path())).into()
+}
+
+async fn method_not_allowed() -> Fault {
+    Problem::new(405, "method_not_allowed", "The route exists, but not for this method; /openapi.json lists them.").into()
+}

@@ -1,0 +1,240 @@
+//! The queue door: fire and forget. A message in `COMMANDS` is executed once, and in order with the others for its
+//! stream, however long it had to wait. A refusal is written to the inbox, where people find it.
+//!
+//! One instance at a time reads the queue; the others stand by. Streams are worked on side by side, each one message
+//! after the other, and a command that cannot be executed *now* is tried until it can: nothing overtakes it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use kernel::{CommandId, Problem, StreamName, TenantId, Timestamp};
+use nats::{Delivery, WorkQueue, headers};
+use projections::Database;
+use runtime::retry::Backoff;
+use runtime::{Commands, Request};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use rest::Access;
+
+use crate::bus;
+
+/// The durable consumer's name; it is also the name of the ownership.
+const CONSUMER: &str = "queued-commands";
+
+/// How often messages in hand are prolonged; the server hands them out again after 60 s without a word.
+const PROLONG: Duration = Duration::from_secs(15);
+
+/// Reads the queue until `stop`, and then until what is being executed is done.
+pub async fn run(
+    queue: WorkQueue,
+    commands: Arc<dyn Commands>,
+    access: Arc<dyn Access>,
+    database: Database,
+    stop: CancellationToken,
+) {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    let work = Arc::new(Work { commands, access, stop: stop.clone() });
+    while !stop.is_cancelled() {
+        let pause = match database.own(CONSUMER).await {
+            Ok(Some(ownership)) => match read(&queue, &work, ownership).await {
+                Ok(()) => return,
+                Err(reason) => {
+                    tracing::warn!(reason, "the command queue cannot be read; will try again");
+                    backoff.next_delay()
+                }
+            },
+            Ok(None) => {
+                backoff.reset();
+                Duration::from_millis(500)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the command queue cannot be owned; will try again");
+                backoff.next_delay()
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+type Lane = String;
+
+async fn read(queue: &WorkQueue, work: &Arc<Work>, mut ownership: projections::Ownership) -> Result<(), String> {
+    let mut deliveries = queue.all_in_order(CONSUMER).await.map_err(|error| error.to_string())?;
+    let mut waiting: HashMap<Lane, VecDeque<Arc<Delivery>>> = HashMap::new();
+    let mut running: FuturesUnordered<BoxFuture<'static, Lane>> = FuturesUnordered::new();
+    let mut in_hand: HashMap<u64, Arc<Delivery>> = HashMap::new();
+    let mut prolong = tokio::time::interval(PROLONG);
+    let mut alive = tokio::time::interval(Duration::from_secs(1));
+    let ended = loop {
+        tokio::select! {
+            () = work.stop.cancelled() => break Ok(()),
+            delivery = deliveries.next() => {
+                let delivery = match delivery {
+                    Some(Ok(delivery)) => Arc::new(delivery),
+                    Some(Err(error)) => break Err(error.to_string()),
+                    None => break Err("the consumer ended".to_owned()),
+                };
+                let Ok((sequence, _)) = delivery.place() else { break Err("a delivery without a place".to_owned()) };
+                // The server may hand a message out again while we still have it.
+                if in_hand.insert(sequence, Arc::clone(&delivery)).is_some() {
+                    continue;
+                }
+                let lane = lane(delivery.subject());
+                match waiting.get_mut(&lane) {
+                    Some(others) => others.push_back(delivery),
+                    None => {
+                        waiting.insert(lane.clone(), VecDeque::new());
+                        running.push(begin(work, lane, delivery));
+                    }
+                }
+            }
+            Some(lane) = running.next() => {
+                let next = waiting.get_mut(&lane).and_then(VecDeque::pop_front);
+                match next {
+                    Some(delivery) => running.push(begin(work, lane, delivery)),
+                    None => { waiting.remove(&lane); }
+                }
+                // What is no longer referenced by a lane is done.
+                in_hand.retain(|_, delivery| Arc::strong_count(delivery) > 1);
+            }
+            _ = prolong.tick() => {
+                for delivery in in_hand.values() {
+                    delivery.still_working().await;
+                }
+            }
+            _ = alive.tick() => {
+                if !ownership.holds().await {
+                    break Err("the ownership was lost".to_owned());
+                }
+            }
+        }
+    };
+    // What runs is finished; what waits in lanes stays in the queue for the next reader.
+    while running.next().await.is_some() {}
+    ownership.release().await;
+    ended
+}
+
+/// Messages of one lane keep their order: tenant, category and stream of the subject, whatever it looks like.
+fn lane(subject: &str) -> Lane {
+    let mut tokens = subject.split('.').skip(1);
+    let tenant = tokens.next().unwrap_or_default();
+    let (category, id) = (tokens.nth(1).unwrap_or_default(), tokens.next().unwrap_or_default());
+    format!("{tenant}/{category}/{id}")
+}
+
+fn begin(work: &Arc<Work>, lane: Lane, delivery: Arc<Delivery>) -> BoxFuture<'static, Lane> {
+    let work = Arc::clone(work);
+    Box::pin(async move {
+        work.perform(&delivery).await;
+        lane
+    })
+}
+
+struct Work {
+    commands: Arc<dyn Commands>,
+    access: Arc<dyn Access>,
+    stop: CancellationToken,
+}
+
+impl Work {
+    async fn perform(&self, delivery: &Delivery) {
+        let Ok((sequence, taken_at)) = delivery.place() else { return };
+        // The same name whenever this message is handed out, so that without a command id it still counts once.
+        let name = format!("queue_{sequence:x}_{:x}", taken_at.timestamp_micros());
+        let header = |name: &str| delivery.header(name).map(str::to_owned);
+        let request = bus::request(delivery.subject(), delivery.payload().clone(), &*self.access, &header).await;
+        let outcome = match request {
+            Ok(request) => {
+                let id = request.id.clone().map_or_else(|| CommandId::new(&name), Ok);
+                match id {
+                    Ok(id) => self.until_decided(request.with_id(id)).await,
+                    Err(error) => Some(Err(error.into())),
+                }
+            }
+            Err(problem) => Some(Err(problem)),
+        };
+        let settled = match outcome {
+            // Stopping: the message stays in the queue.
+            None => false,
+            Some(Ok(())) => true,
+            Some(Err(problem)) => self.tell_inbox(delivery, &name, taken_at, &problem).await,
+        };
+        if settled && let Err(error) = delivery.done().await {
+            tracing::warn!(%error, "a command was executed but stays in the queue; it will be recognised");
+        }
+    }
+
+    /// Executes until there is a yes or a no. `None` when we have to stop first.
+    async fn until_decided(&self, request: Request) -> Option<Result<(), Problem>> {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+        loop {
+            match self.commands.execute(request.clone()).await {
+                Ok(_) => return Some(Ok(())),
+                Err(problem) if problem.is_transient() || problem.retry_after_ms.is_some() => {
+                    tracing::debug!(stream = %request.stream, %problem, "a queued command has to wait");
+                    tokio::select! {
+                        () = self.stop.cancelled() => return None,
+                        () = backoff.wait() => {}
+                    }
+                }
+                Err(problem) => return Some(Err(problem)),
+            }
+        }
+    }
+
+    /// Writes the refusal down. `true` when the message may leave the queue.
+    async fn tell_inbox(&self, delivery: &Delivery, name: &str, taken_at: Timestamp, problem: &Problem) -> bool {
+        let tokens: Vec<&str> = delivery.subject().split('.').collect();
+        let token = |index: usize| tokens.get(index).copied().unwrap_or_default();
+        let tenant = TenantId::new(token(1));
+        let Ok(tenant) = tenant else {
+            tracing::warn!(subject = delivery.subject(), %problem, "a queued command without a tenant was dropped");
+            return true;
+        };
+        if !self.access.knows(&tenant).await {
+            tracing::warn!(subject = delivery.subject(), %problem, "a queued command of an unknown tenant was dropped");
+            return true;
+        }
+        let rejected = json!({
+            "command_id": delivery.header(headers::COMMAND_ID).unwrap_or(name),
+            "category": token(3),
+            "id": token(4),
+            "command": token(5),
+            "principal": token(2),
+            "status": problem.status,
+            "code": problem.code,
+            "detail": problem.detail,
+            "body": body_to_keep(delivery.payload()),
+            "taken_at": taken_at,
+        });
+        let Ok(stream) = StreamName::new(tenant.as_str(), events::inbox::CATEGORY, name) else { return true };
+        let Ok(id) = CommandId::new(name) else { return true };
+        let request = Request::internal(stream, "reject", rejected.to_string()).with_id(id);
+        match self.until_decided(request).await {
+            None => false,
+            Some(Ok(())) => true,
+            Some(Err(problem)) => {
+                tracing::error!(%problem, subject = delivery.subject(), "a refusal could not be written down");
+                true
+            }
+        }
+    }
+}
+
+/// A small body is worth keeping for whoever looks at the refusal; it must be readable from the log again.
+fn body_to_keep(payload: &[u8]) -> Value {
+    const KEEP_BYTES: usize = 8 * 1024;
+    match serde_json::from_slice::<Value>(payload) {
+        Ok(value) if payload.len() <= KEEP_BYTES && kernel::storable::complaint_about(&value).is_none() => value,
+        _ => Value::Null,
+    }
+}

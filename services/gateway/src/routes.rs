@@ -1,0 +1,6 @@
+//! Routes of the platform itself; services bring their own.
+
+pub(crate) mod commands;
+pub(crate) mod events;
+pub(crate) mod health;
+pub(crate) mod operations;
