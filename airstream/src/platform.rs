@@ -92,14 +92,17 @@ impl Platform {
         };
         let database = Database::open(&addresses.postgres_url, config.postgres.max_connections)
             .await
-            .context("PostgreSQL is needed for reading and for recording effects")?;
+            .with_context(|| {
+                let address = crate::config::without_password(&addresses.postgres_url);
+                format!("PostgreSQL at {address} is needed for reading and for recording effects")
+            })?;
         let migrated = migrate(database.pool()).await.context("could not bring the database to the newest migration")?;
         on_step(Step::Migrated { applied: migrated.applied, total: migrated.total });
 
         let credentials = Credentials { user: addresses.nats_user.clone(), password: addresses.nats_password.clone() };
         let connection = Connection::open(&addresses.nats_url, &credentials, "airstream")
             .await
-            .context("NATS is needed for the log")?;
+            .with_context(|| format!("NATS at {} is needed for the log", addresses.nats_url))?;
         let drift = topology::ensure(&connection, config.nats.replicas).await?;
         let mut notices: Vec<String> = drift.iter().map(ToString::to_string).collect();
         notices.extend(durability::notice(addresses).await);

@@ -76,13 +76,16 @@ impl<'de> Deserialize<'de> for Position {
 pub struct Cursor {
     /// Where the commit stands.
     pub position: Position,
-    /// Which of its events, from 0.
+    /// Which of its events, from 0; `u32::MAX` means all of them.
     pub index: u32,
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.position, self.index)
+        match self.index {
+            u32::MAX => write!(f, "{}", self.position),
+            index => write!(f, "{}.{index}", self.position),
+        }
     }
 }
 

@@ -24,6 +24,9 @@ impl Database {
         let options = PgConnectOptions::from_str(url)
             .map_err(Failure::attempting("read the address of Postgres"))?
             .application_name("airstream")
+            // Never the default `"$user", public`: a role called like one of our schemas would look for the list of
+            // applied migrations there, find none, and begin anew.
+            .options([("search_path", "public")])
             .log_slow_statements(log::LevelFilter::Warn, Duration::from_secs(2))
             .log_statements(log::LevelFilter::Trace);
         let pool = PgPoolOptions::new()

@@ -148,7 +148,8 @@ impl MemoryIndex {
     /// [`LogError`] when the log cannot be read.
     pub async fn catch_up(&self, log: &dyn Log) -> Result<(), LogError> {
         let head = log.head().await?;
-        for sequence in locked(&self.known).1.sequence() + 1..=head.sequence() {
+        let from = locked(&self.known).1.next().sequence();
+        for sequence in from..=head.sequence() {
             let Some(recorded) = log.at(Position::at(sequence)).await? else { continue };
             let mut known = locked(&self.known);
             if let (Some(stream), Ok(commit)) = (&recorded.stream, recorded.commit())

@@ -67,7 +67,9 @@ impl Operators {
 
     async fn fold_one<P: Projector>(&self, switch: bool, progress: mpsc::Sender<Progress>) -> Result<Fold, HandleError> {
         // Progress is for people: when they do not keep up, they miss some of it.
-        let tell = move |news| drop(progress.try_send(news));
+        let tell = move |news| {
+            let _ = progress.try_send(news);
+        };
         match switch {
             true => rebuild::<P>(&self.database, &self.log, tell).await,
             false => verify::<P>(&self.database, &self.log, tell).await,

@@ -39,7 +39,7 @@ pub(crate) fn router(log: Arc<dyn Log>, database: Database, stop: CancellationTo
 struct Wanted {
     /// Begin after this position or event cursor; the beginning of the log when absent (a live stream: now).
     from: Option<String>,
-    /// Begin so many commits before the newest one.
+    /// Begin so many events before the newest one, at most 10,000.
     last: Option<u32>,
     /// Only these event types, comma-separated.
     #[serde(rename = "type")]
@@ -90,6 +90,9 @@ fn placed(recorded: &Recorded) -> Vec<Placed> {
     }
 }
 
+/// Most events that `last` may go back.
+const MOST_NEWEST: u32 = 10_000;
+
 struct Plan {
     after: Cursor,
     filter: Filter,
@@ -116,15 +119,30 @@ impl Routes {
         let text = resume.or(wanted.cursor.as_deref()).or(wanted.from.as_deref());
         let after = match (text, wanted.last) {
             (Some(text), _) => text.parse()?,
-            (None, Some(last)) => {
-                let offset = i64::from(last.clamp(1, 10_000)) - 1;
-                let found = commits::nth_newest(self.database.pool(), &caller.tenant, offset).await?;
-                let before = found.map_or(0, |position| position.sequence().saturating_sub(1));
-                Cursor { position: Position::at(before), index: u32::MAX }
-            }
+            (None, Some(last)) => return self.newest(caller, wanted, last.clamp(1, MOST_NEWEST)).await,
             (None, None) if live => Cursor { position: self.head().await?, index: u32::MAX },
             (None, None) => Cursor { position: Position::START, index: u32::MAX },
         };
+        self.filtered(caller, wanted, after)
+    }
+
+    /// A plan that begins so many events before the newest.
+    async fn newest(&self, caller: &Caller, wanted: &Wanted, last: u32) -> Result<Plan, Fault> {
+        // A commit has at least one event, so that many commits have enough of them.
+        let offset = i64::from(last) - 1;
+        let found = commits::nth_newest(self.database.pool(), &caller.tenant, offset).await?;
+        let before = found.map_or(0, |position| position.sequence().saturating_sub(1));
+        let mut plan = self.filtered(caller, wanted, Cursor { position: Position::at(before), index: u32::MAX })?;
+        let items = page(self, &plan, usize::MAX - 1).await?.items;
+        // Begin after the one before the first that is wanted.
+        let skipped = items.len().saturating_sub(last as usize);
+        if let Some(seen) = skipped.checked_sub(1).and_then(|index| items.get(index)) {
+            plan.after = seen.cursor.parse()?;
+        }
+        Ok(plan)
+    }
+
+    fn filtered(&self, caller: &Caller, wanted: &Wanted, after: Cursor) -> Result<Plan, Fault> {
         if wanted.stream.is_some() && wanted.category.is_none() {
             return Err(Problem::new(400, "invalid_query", "`stream` needs `category` beside it.").into());
         }
@@ -183,6 +201,9 @@ async fn page(routes: &Routes, plan: &Plan, limit: usize) -> Result<Page<Placed>
 async fn tail(routes: Routes, plan: Plan) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Fault> {
     let reader = routes.log.read(plan.read_after(), &plan.filter).await.map_err(unreadable)?;
     let stop = routes.stop.clone();
+    // Sent first, without data: who loses the connection before the first event knows where to go on.
+    let place = Event::default().id(plan.after.to_string());
+    let place = futures::stream::once(std::future::ready(Ok(place)));
     // An error ends the response; the client comes back with the last id it has seen.
     let events = reader
         .commits
@@ -193,7 +214,7 @@ async fn tail(routes: Routes, plan: Plan) -> Result<Sse<impl Stream<Item = Resul
         })
         .map(|placed| Ok(Event::default().id(placed.cursor).event(placed.type_name).data(placed.event.get())));
     let events = events.take_until(async move { stop.cancelled().await });
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
+    Ok(Sse::new(place.chain(events)).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
 }
 
 /// Shows the events at a position, of a cursor, or with an event id.

@@ -47,6 +47,8 @@ pub(crate) fn router(log: Arc<dyn Log>, database: Database, operations: Arc<dyn 
 struct Consumer {
     #[serde(flatten)]
     row: ConsumerRow,
+    /// The projection's name, for `rebuild` and `verify`; null for reactors.
+    projection: Option<&'static str>,
     /// Commits it has yet to see.
     lag_events: u64,
 }
@@ -67,7 +69,10 @@ async fn consumers(State(routes): State<Routes>, _: Caller) -> Result<Json<Consu
         Problem::unavailable("The log cannot be read right now.", 1_000)
     })?;
     let lag = |position: Position| head.sequence().saturating_sub(position.sequence());
-    let items = rows.into_iter().map(|row| Consumer { lag_events: lag(row.position), row }).collect();
+    let known = routes.operations.projections();
+    let named = |consumer: &str| known.iter().copied().find(|name| consumer.starts_with(&format!("{name}_v")));
+    let consumer = |row: ConsumerRow| Consumer { projection: named(&row.consumer), lag_events: lag(row.position), row };
+    let items = rows.into_iter().map(consumer).collect();
     Ok(Json(Consumers { items, head: head.to_string() }))
 }
 
