@@ -90,13 +90,13 @@ impl Platform {
             }
             false => None,
         };
-        let database = Database::open(&addresses.postgres_url, config.postgres.max_connections)
-            .await
-            .with_context(|| {
+        let database =
+            Database::open(&addresses.postgres_url, config.postgres.max_connections).await.with_context(|| {
                 let address = crate::config::without_password(&addresses.postgres_url);
                 format!("PostgreSQL at {address} is needed for reading and for recording effects")
             })?;
-        let migrated = migrate(database.pool()).await.context("could not bring the database to the newest migration")?;
+        let migrated =
+            migrate(database.pool()).await.context("could not bring the database to the newest migration")?;
         on_step(Step::Migrated { applied: migrated.applied, total: migrated.total });
 
         let credentials = Credentials { user: addresses.nats_user.clone(), password: addresses.nats_password.clone() };
@@ -133,7 +133,14 @@ impl Platform {
             let store: Arc<dyn EffectStore> = Arc::new(PgEffects::new(database.clone()));
             let commands: Arc<dyn Commands> = Arc::new(executor.clone());
             let stop = platform.consumers.clone();
-            platform.consumer_tasks.spawn(react::run(steps, Arc::clone(&log), store, commands, reactor_options(config), stop));
+            platform.consumer_tasks.spawn(react::run(
+                steps,
+                Arc::clone(&log),
+                store,
+                commands,
+                reactor_options(config),
+                stop,
+            ));
             begun.push("reactor");
         }
         if let Some(listener) = listener {
@@ -168,9 +175,12 @@ impl Platform {
         });
         let commands: Arc<dyn Commands> = Arc::new(self.executor.clone());
         let ask = gateway::bus::commands(Arc::clone(&commands), Arc::clone(&access));
-        let asking = nats::serve(connection, "cmd.>", ask, self.doors.clone()).await.context("the bus door cannot open")?;
+        let asking =
+            nats::serve(connection, "cmd.>", ask, self.doors.clone()).await.context("the bus door cannot open")?;
         let tasks = work.clone().handle(Arc::clone(&access));
-        let working = nats::serve(connection, "work.>", tasks, self.doors.clone()).await.context("the door for workers cannot open")?;
+        let working = nats::serve(connection, "work.>", tasks, self.doors.clone())
+            .await
+            .context("the door for workers cannot open")?;
         self.door_tasks.spawn(async move { drop(tokio::join!(asking, working)) });
         self.door_tasks.spawn(gateway::queue::run(
             WorkQueue::new(connection.clone(), topology::COMMANDS),

@@ -34,12 +34,7 @@ fn unreadable(value: &Value, levels: usize) -> Option<&'static str> {
 ///
 /// # Errors
 /// 413 `too_large` when it takes more than `limit_bytes` in the log, 422 `invalid` when it could not be read from there.
-pub fn ensure_storable(
-    value: &Value,
-    field: &str,
-    sent_bytes: usize,
-    limit_bytes: usize,
-) -> Result<(), Problem> {
+pub fn ensure_storable(value: &Value, field: &str, sent_bytes: usize, limit_bytes: usize) -> Result<(), Problem> {
     if !fits(value, sent_bytes, limit_bytes) {
         return Err(too_large(field, limit_bytes));
     }

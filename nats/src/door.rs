@@ -127,4 +127,3 @@ async fn send(client: &Client, to: Subject, reply: Reply) {
         tracing::warn!(%error, "an answer could not be sent");
     }
 }
-

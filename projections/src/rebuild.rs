@@ -71,10 +71,7 @@ pub async fn verify<P: Projector>(
     log: &Arc<dyn Log>,
     progress: impl Fn(Progress) + Send,
 ) -> Result<Fold, HandleError> {
-    let mut beside = Beside::<P>::create(database, "check").await?;
-    let result = beside.run(log, &progress, false).await;
-    beside.drop_schema().await?;
-    result
+    fold::<P>(database, log, &progress, "check", false).await
 }
 
 /// Folds the log into a second schema and lets it take the place of the live one. What the live rows differed in is
@@ -87,15 +84,12 @@ pub async fn rebuild<P: Projector>(
     log: &Arc<dyn Log>,
     progress: impl Fn(Progress) + Send,
 ) -> Result<Fold, HandleError> {
-    let mut beside = Beside::<P>::create(database, "next").await?;
-    let result = beside.run(log, &progress, true).await;
-    beside.drop_schema().await?;
-    result
+    fold::<P>(database, log, &progress, "next", true).await
 }
 
+/// The second schema, and how far it has come. The connection travels beside it: inside the last transaction a batch must
+/// be a savepoint of that transaction, not one of its own that would end it.
 struct Beside<P> {
-    connection: PgConnection,
-    /// The second schema.
     name: String,
     /// Commits that the live projection has set aside: they are not in its rows.
     parked: BTreeSet<i64>,
@@ -103,15 +97,30 @@ struct Beside<P> {
     projector: PhantomData<fn() -> P>,
 }
 
+async fn fold<P: Projector>(
+    database: &Database,
+    log: &Arc<dyn Log>,
+    progress: &(impl Fn(Progress) + Send),
+    suffix: &str,
+    switch: bool,
+) -> Result<Fold, HandleError> {
+    let mut connection = database.dedicated().await.map_err(failed("connect"))?;
+    let mut beside = Beside::<P>::create(&mut connection, suffix).await?;
+    let result = beside.run(&mut connection, log, progress, switch).await;
+    beside.drop_schema(&mut connection).await?;
+    // Closed in order, so that the next fold need not wait for the lock.
+    let _ = connection.close().await;
+    result
+}
+
 impl<P: Projector> Beside<P> {
-    async fn create(database: &Database, suffix: &str) -> Result<Self, HandleError> {
+    async fn create(connection: &mut PgConnection, suffix: &str) -> Result<Self, HandleError> {
         let attempt = failed("create the second schema");
         let (live, name) = (schema::<P>(), format!("{}_{suffix}", schema::<P>()));
-        let mut connection = database.dedicated().await.map_err(&attempt)?;
         let alone: bool =
             sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended('airstream fold ' || $1, 0))")
-                .bind(&name)
-                .fetch_one(&mut connection)
+                .bind(&live)
+                .fetch_one(&mut *connection)
                 .await
                 .map_err(&attempt)?;
         if !alone {
@@ -124,66 +133,63 @@ impl<P: Projector> Beside<P> {
         for table in P::TABLES {
             ddl += &format!(" CREATE TABLE {name}.{table} (LIKE {live}.{table} INCLUDING ALL);");
         }
-        sqlx::raw_sql(AssertSqlSafe(ddl)).execute(&mut connection).await.map_err(&attempt)?;
-        sqlx::query("SET synchronous_commit = off").execute(&mut connection).await.map_err(&attempt)?;
-        set_search_path(&mut connection, &name).await.map_err(&attempt)?;
-        let position = Position::START;
-        Ok(Self { connection, name, parked: BTreeSet::new(), position, projector: PhantomData })
+        sqlx::raw_sql(AssertSqlSafe(ddl)).execute(&mut *connection).await.map_err(&attempt)?;
+        sqlx::query("SET synchronous_commit = off").execute(&mut *connection).await.map_err(&attempt)?;
+        set_search_path(connection, &name).await.map_err(&attempt)?;
+        Ok(Self { name, parked: BTreeSet::new(), position: Position::START, projector: PhantomData })
     }
 
-    async fn drop_schema(&mut self) -> Result<(), HandleError> {
+    async fn drop_schema(&self, connection: &mut PgConnection) -> Result<(), HandleError> {
         let ddl = format!("DROP SCHEMA IF EXISTS {} CASCADE", self.name);
-        sqlx::raw_sql(AssertSqlSafe(ddl))
-            .execute(&mut self.connection)
-            .await
-            .map_err(failed("drop the second schema"))?;
+        sqlx::raw_sql(AssertSqlSafe(ddl)).execute(connection).await.map_err(failed("drop the second schema"))?;
         Ok(())
     }
 
     async fn run(
         &mut self,
+        connection: &mut PgConnection,
         log: &Arc<dyn Log>,
         progress: &(impl Fn(Progress) + Send),
         switch: bool,
     ) -> Result<Fold, HandleError> {
-        self.parked = self.read_parked().await?;
+        self.parked = read_parked::<P>(connection).await?;
         let head = log.head().await.map_err(|error| HandleError::Transient(error.to_string()))?;
         // The long part, beside the running projection; then the rest, while it is held still.
         let live: Option<i64> = sqlx::query_scalar(machinery::CHECKPOINT)
             .bind(schema::<P>())
-            .fetch_optional(&mut self.connection)
+            .fetch_optional(&mut *connection)
             .await
             .map_err(failed("read the checkpoint"))?;
         let live = machinery::position(live.unwrap_or_default()).min(head);
-        self.fold_until(log, live, progress).await?;
+        self.fold_until(connection, log, live, progress).await?;
 
-        sqlx::query("BEGIN").execute(&mut self.connection).await.map_err(failed("begin"))?;
-        let result = self.finish(log, progress, switch).await;
-        let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        sqlx::query(end).execute(&mut self.connection).await.map_err(failed("end the transaction"))?;
-        result
+        let mut transaction = connection.begin().await.map_err(failed("begin"))?;
+        let fold = self.finish(&mut transaction, log, progress, switch).await?;
+        transaction.commit().await.map_err(failed("commit"))?;
+        Ok(fold)
     }
 
     async fn finish(
         &mut self,
+        connection: &mut PgConnection,
         log: &Arc<dyn Log>,
         progress: &(impl Fn(Progress) + Send),
         switch: bool,
     ) -> Result<Fold, HandleError> {
         let live: Option<i64> = sqlx::query_scalar(LOCK)
             .bind(schema::<P>())
-            .fetch_optional(&mut self.connection)
+            .fetch_optional(&mut *connection)
             .await
             .map_err(failed("hold the live projection still"))?;
-        if self.read_parked().await? != self.parked {
+        if read_parked::<P>(connection).await? != self.parked {
             let reason = "parked commits were released meanwhile; ask again";
             return Err(HandleError::Lost(reason.to_owned()));
         }
         let live = machinery::position(live.unwrap_or_default());
-        self.fold_until(log, live, progress).await?;
+        self.fold_until(connection, log, live, progress).await?;
         let (mut rows, mut differences) = (0, Vec::new());
         for table in P::TABLES {
-            let (count, difference) = self.compare(table).await?;
+            let (count, difference) = self.compare(connection, table).await?;
             rows += count;
             differences.extend(difference);
         }
@@ -193,22 +199,14 @@ impl<P: Projector> Beside<P> {
                 "DROP SCHEMA IF EXISTS {old} CASCADE; ALTER SCHEMA {live} RENAME TO {old}; ALTER SCHEMA {} RENAME TO {live}",
                 self.name
             );
-            sqlx::raw_sql(AssertSqlSafe(ddl)).execute(&mut self.connection).await.map_err(failed("switch"))?;
+            sqlx::raw_sql(AssertSqlSafe(ddl)).execute(connection).await.map_err(failed("switch"))?;
         }
         Ok(Fold { projection: schema::<P>(), position: self.position, rows, differences })
     }
 
-    async fn read_parked(&mut self) -> Result<BTreeSet<i64>, HandleError> {
-        let parked: Vec<i64> = sqlx::query_scalar(PARKED)
-            .bind(schema::<P>())
-            .fetch_all(&mut self.connection)
-            .await
-            .map_err(failed("read the parking lot"))?;
-        Ok(parked.into_iter().collect())
-    }
-
     async fn fold_until(
         &mut self,
+        connection: &mut PgConnection,
         log: &Arc<dyn Log>,
         until: Position,
         progress: &(impl Fn(Progress) + Send),
@@ -223,14 +221,21 @@ impl<P: Projector> Beside<P> {
             let chunk = chunks.next().await.ok_or_else(|| HandleError::Transient("the read ended".to_owned()))?;
             let commits = chunk.into_iter().collect::<Result<Vec<Recorded>, _>>().map_err(unreadable)?;
             let fitting: Vec<&Recorded> = commits.iter().take_while(|recorded| recorded.position <= until).collect();
-            let Some(last) = fitting.last().map(|recorded| recorded.position) else { break };
+            let (Some(first), Some(last)) = (fitting.first(), fitting.last()) else { break };
+            if first.position != self.position.next() {
+                return Err(HandleError::Transient(format!(
+                    "after {} the log handed out {}",
+                    self.position, first.position
+                )));
+            }
+            let last = last.position;
             let live: Vec<&Recorded> = fitting
                 .into_iter()
                 .filter(|recorded| !self.parked.contains(&machinery::number(recorded.position)))
                 .collect();
             let facts = wanted::<P>(&live)?;
             if !facts.is_empty() {
-                let mut transaction = self.connection.begin().await.map_err(failed("begin"))?;
+                let mut transaction = connection.begin().await.map_err(failed("begin"))?;
                 P::apply(&facts, &mut transaction).await?;
                 transaction.commit().await.map_err(failed("commit"))?;
             }
@@ -240,22 +245,25 @@ impl<P: Projector> Beside<P> {
         Ok(())
     }
 
-    async fn compare(&mut self, table: &str) -> Result<(i64, Option<Difference>), HandleError> {
+    async fn compare(
+        &self,
+        connection: &mut PgConnection,
+        table: &str,
+    ) -> Result<(i64, Option<Difference>), HandleError> {
         let attempt = failed("compare rows");
         let (live, log) = (format!("{}.{table}", schema::<P>()), format!("{}.{table}", self.name));
         let count = format!("SELECT count(*) FROM {log}");
-        let rows: i64 =
-            sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&mut self.connection).await.map_err(&attempt)?;
+        let rows: i64 = sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&mut *connection).await.map_err(&attempt)?;
         let (mut counts, mut examples) = ([0, 0], Vec::new());
         for (index, (one, other)) in [(&live, &log), (&log, &live)].into_iter().enumerate() {
             let missing = format!("SELECT * FROM {one} EXCEPT ALL SELECT * FROM {other}");
             let sql = format!("SELECT count(*) FROM ({missing}) AS missing");
             counts[index] =
-                sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut self.connection).await.map_err(&attempt)?;
+                sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *connection).await.map_err(&attempt)?;
             if counts[index] > 0 {
                 let sql = format!("SELECT to_jsonb(missing) FROM ({missing}) AS missing LIMIT 3");
                 let found: Vec<Value> =
-                    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut self.connection).await.map_err(&attempt)?;
+                    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut *connection).await.map_err(&attempt)?;
                 let side = ["only_live", "only_log"][index];
                 examples.extend(found.into_iter().map(|row| serde_json::json!({ side: row })));
             }
@@ -264,4 +272,13 @@ impl<P: Projector> Beside<P> {
         let difference = Difference { table: table.to_owned(), only_live, only_log, examples };
         Ok((rows, (only_live + only_log > 0).then_some(difference)))
     }
+}
+
+async fn read_parked<P: Projector>(connection: &mut PgConnection) -> Result<BTreeSet<i64>, HandleError> {
+    let parked: Vec<i64> = sqlx::query_scalar(PARKED)
+        .bind(schema::<P>())
+        .fetch_all(connection)
+        .await
+        .map_err(failed("read the parking lot"))?;
+    Ok(parked.into_iter().collect())
 }

@@ -10,8 +10,8 @@ pub mod index;
 pub mod log;
 
 use kernel::{
-    Access, CommandSet, CommandSpec, Decider, EventSet, FactError, Problem, Process, Rejection, Routed, Stamp, StreamId,
-    StreamName,
+    Access, CommandSet, CommandSpec, Decider, EventSet, FactError, Problem, Process, Rejection, Routed, Stamp,
+    StreamId, StreamName,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -23,7 +23,6 @@ use crate::clock;
 pub fn fresh_stream(category: &str) -> StreamName {
     StreamName::new("contract", category, &clock::fresh_id("s")).unwrap()
 }
-
 
 /// A sample domain: a till that takes and gives coins and never owes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

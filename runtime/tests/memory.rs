@@ -229,7 +229,8 @@ async fn a_process_hears_of_other_streams_and_counts_each_event_once() {
         let stop = CancellationToken::new();
         let sink: Arc<dyn Commands> = Arc::new(commands.clone());
         let (memory, router) = (Arc::clone(&memory), Router::<Ledger>::new());
-        let running = tokio::spawn(react::run(router, memory, Arc::clone(&store), sink, react::Options::default(), stop.clone()));
+        let running =
+            tokio::spawn(react::run(router, memory, Arc::clone(&store), sink, react::Options::default(), stop.clone()));
         eventually("the ledger has heard of every coin", async || {
             let pending = store.pending("contract-ledger").await.unwrap();
             pending.is_empty() && commands.inspect::<Ledger>(&ledger).await.unwrap().state == 6

@@ -101,7 +101,8 @@ impl Worker {
 
 /// Does a task. An error is a value for `fail-step`.
 async fn perform(task: &Task, folder: &Path) -> Result<Value, Value> {
-    let wrong = |message: String| json!({ "type": "invalid_input", "message": message, "retryable": false, "no_effect": true });
+    let wrong =
+        |message: String| json!({ "type": "invalid_input", "message": message, "retryable": false, "no_effect": true });
     let disk = |error: std::io::Error| json!({ "type": "disk", "message": error.to_string() });
     match task.name.as_str() {
         "validate_input" => {

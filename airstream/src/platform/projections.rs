@@ -65,7 +65,11 @@ impl Operators {
         Self { database, log }
     }
 
-    async fn fold_one<P: Projector>(&self, switch: bool, progress: mpsc::Sender<Progress>) -> Result<Fold, HandleError> {
+    async fn fold_one<P: Projector>(
+        &self,
+        switch: bool,
+        progress: mpsc::Sender<Progress>,
+    ) -> Result<Fold, HandleError> {
         // Progress is for people: when they do not keep up, they miss some of it.
         let tell = move |news| {
             let _ = progress.try_send(news);
@@ -85,7 +89,12 @@ impl Operations for Operators {
         names.0
     }
 
-    async fn fold(&self, name: &'static str, switch: bool, progress: mpsc::Sender<Progress>) -> Result<Fold, HandleError> {
+    async fn fold(
+        &self,
+        name: &'static str,
+        switch: bool,
+        progress: mpsc::Sender<Progress>,
+    ) -> Result<Fold, HandleError> {
         match name {
             Commits::NAME => self.fold_one::<Commits>(switch, progress).await,
             Workflows::NAME => self.fold_one::<Workflows>(switch, progress).await,

@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::{Ledger, Till, fresh_stream};
 use crate::{
-    Answer, Append, AppendError, CommitIndex, Commands, Executor, Filter, Freshness, Log, LogError, Options, Page, Reader,
-    Recorded, Registry, Request,
+    Answer, Append, AppendError, Commands, CommitIndex, Executor, Filter, Freshness, Log, LogError, Options, Page,
+    Reader, Recorded, Registry, Request,
 };
 
 /// An executor of the sample domain.
@@ -89,7 +89,10 @@ async fn refusals_say_why(log: &Arc<dyn Log>, index: &Arc<dyn CommitIndex>) {
     assert_eq!(few.detail, "Only 0 coins are left.");
     assert_eq!(code(few), (409, "too_few".into()));
     assert_eq!(code(refused(&executor, ask(&stream, "fly", 1, None)).await), (404, "unknown_command".into()));
-    assert_eq!(code(refused(&executor, ask(&fresh_stream("moon"), "take", 1, None)).await), (404, "unknown_category".into()));
+    assert_eq!(
+        code(refused(&executor, ask(&fresh_stream("moon"), "take", 1, None)).await),
+        (404, "unknown_category".into())
+    );
     assert_eq!(code(refused(&executor, ask(&stream, "audit", 1, None)).await), (403, "internal_command".into()));
     let garbled = Request { body: "{".into(), ..ask(&stream, "take", 1, None) };
     assert_eq!(code(refused(&executor, garbled).await), (400, "malformed".into()));

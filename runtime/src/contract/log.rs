@@ -25,7 +25,11 @@ pub fn commit(stream: &StreamName, id: &str, version_before: u64, expected: Posi
         correlation: id.to_owned(),
         causation: id.to_owned(),
         traceparent: None,
-        events: vec![NewEvent { type_name: "till.taken", schema_version: 1, data: kernel::encode(&Coins { coins: 1 }) }],
+        events: vec![NewEvent {
+            type_name: "till.taken",
+            schema_version: 1,
+            data: kernel::encode(&Coins { coins: 1 }),
+        }],
     };
     let payload = Bytes::from(draft.to_bytes());
     Append { stream: stream.clone(), id: draft.id, expected, payload, types: "till.taken".to_owned() }
@@ -134,7 +138,8 @@ async fn a_filter_shows_only_what_it_admits(log: &dyn Log) {
     let first = log.append(commit(&one, "f1", 0, Position::START)).await.unwrap();
     log.append(commit(&other, "f2", 0, Position::START)).await.unwrap();
     let last = log.append(commit(&one, "f3", 1, first)).await.unwrap();
-    let filter = Filter { tenant: Some(one.tenant.clone()), category: Some(one.category.clone()), id: Some(one.id.clone()) };
+    let filter =
+        Filter { tenant: Some(one.tenant.clone()), category: Some(one.category.clone()), id: Some(one.id.clone()) };
     let reader = log.read(Position::START, &filter).await.unwrap();
     assert_eq!(reader.waiting, 2);
     let mut commits = reader.commits;

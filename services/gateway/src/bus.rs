@@ -36,7 +36,8 @@ pub(crate) async fn request(
     access: &dyn Access,
     header: &(dyn Fn(&str) -> Option<String> + Sync),
 ) -> Result<Request, Problem> {
-    let addressed = subjects::addressed(subject).map_err(|error| Problem::new(400, "invalid_subject", error.to_string()))?;
+    let addressed =
+        subjects::addressed(subject).map_err(|error| Problem::new(400, "invalid_subject", error.to_string()))?;
     if !access.knows(&addressed.stream.tenant).await {
         let detail = format!("There is no tenant `{}`.", addressed.stream.tenant);
         return Err(Problem::new(404, "unknown_tenant", detail));

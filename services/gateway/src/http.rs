@@ -43,7 +43,12 @@ pub trait Operations: Send + Sync + 'static {
     ///
     /// # Errors
     /// See [`projections::rebuild`].
-    async fn fold(&self, name: &'static str, switch: bool, progress: mpsc::Sender<Progress>) -> Result<Fold, HandleError>;
+    async fn fold(
+        &self,
+        name: &'static str,
+        switch: bool,
+        progress: mpsc::Sender<Progress>,
+    ) -> Result<Fold, HandleError>;
 }
 
 /// Limits of the HTTP door.
@@ -87,7 +92,12 @@ struct Description;
 ///
 /// # Errors
 /// When the socket fails.
-pub async fn serve(listener: TcpListener, parts: Parts, options: HttpOptions, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    parts: Parts,
+    options: HttpOptions,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let router = router(parts, options, stop.clone());
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, service).with_graceful_shutdown(async move { stop.cancelled().await }).await
@@ -133,7 +143,11 @@ fn metrics_text(metrics: &PrometheusHandle) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render()).into_response()
 }
 
-async fn authenticate(State(access): State<Arc<dyn Access>>, mut request: Request, next: Next) -> Result<Response, Fault> {
+async fn authenticate(
+    State(access): State<Arc<dyn Access>>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Fault> {
     let value = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (scheme, token) = value.split_once(' ').unwrap_or_default();
     if !scheme.eq_ignore_ascii_case("bearer") {
@@ -164,7 +178,13 @@ async fn traced(request: Request, next: Next) -> Response {
 }
 
 async fn within_time(State(limit): State<Duration>, request: Request, next: Next) -> Result<Response, Fault> {
-    let late = |_| Problem::new(504, "timed_out", "The answer took too long. A command may have been accepted: ask again with the same id.");
+    let late = |_| {
+        Problem::new(
+            504,
+            "timed_out",
+            "The answer took too long. A command may have been accepted: ask again with the same id.",
+        )
+    };
     Ok(tokio::time::timeout(limit, next.run(request)).await.map_err(late)?)
 }
 
@@ -180,5 +200,6 @@ async fn not_found(uri: Uri) -> Fault {
 }
 
 async fn method_not_allowed() -> Fault {
-    Problem::new(405, "method_not_allowed", "The route exists, but not for this method; /openapi.json lists them.").into()
+    Problem::new(405, "method_not_allowed", "The route exists, but not for this method; /openapi.json lists them.")
+        .into()
 }

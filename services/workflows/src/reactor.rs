@@ -152,11 +152,9 @@ fn plans(event: &Event) -> Vec<Plan> {
             // The event names the coming attempt; the alarm belongs to the one that ended.
             vec![plan(What::Retry, &retry.step, retry.attempt, Some(retry.due_at))]
         }
-        Event::Started(_)
-        | Event::StepTimedOut(_)
-        | Event::Completed(_)
-        | Event::Failed(_)
-        | Event::Cancelled(_) => Vec::new(),
+        Event::Started(_) | Event::StepTimedOut(_) | Event::Completed(_) | Event::Failed(_) | Event::Cancelled(_) => {
+            Vec::new()
+        }
     }
 }
 

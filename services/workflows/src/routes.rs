@@ -68,7 +68,9 @@ impl Routes {
         let position: Position = position.parse()?;
         match wait_until::<P>(self.database.pool(), position, Duration::from_secs(5)).await {
             Ok(_) => Ok(()),
-            Err(Ok(late)) => Err(Problem::new(504, "not_yet_visible", format!("{late}; ask again.")).retry_after(500).into()),
+            Err(Ok(late)) => {
+                Err(Problem::new(504, "not_yet_visible", format!("{late}; ask again.")).retry_after(500).into())
+            }
             Err(Err(failure)) => Err(failure.into()),
         }
     }
@@ -109,7 +111,9 @@ async fn get_workflow(
 ) -> Result<Json<WorkflowRow>, Fault> {
     routes.fresh::<Workflows>(&AtLeast { at_least: query.at_least }).await?;
     let row = workflows::get(routes.database.pool(), &caller.tenant, &id, query.version).await?;
-    row.map(Json).ok_or_else(|| Problem::new(404, "unknown_workflow", format!("There is no workflow `{id}` (in that version).")).into())
+    row.map(Json).ok_or_else(|| {
+        Problem::new(404, "unknown_workflow", format!("There is no workflow `{id}` (in that version).")).into()
+    })
 }
 
 /// Defines a workflow: the document is the definition. The same document again changes nothing.

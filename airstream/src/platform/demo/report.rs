@@ -7,7 +7,8 @@ use serde_json::Value;
 /// A report in Markdown from what `process_data` returned.
 pub(super) fn render(run: &str, sums: &Value) -> Result<String, String> {
     let lines = sums.get("lines").and_then(Value::as_array).ok_or("the step before returned no `lines`")?;
-    let mut text = format!("# Usage report\n\nRun `{run}`\n\n| customer | meter | quantity | USD |\n|---|---|---:|---:|\n");
+    let mut text =
+        format!("# Usage report\n\nRun `{run}`\n\n| customer | meter | quantity | USD |\n|---|---|---:|---:|\n");
     for line in lines {
         let cell = |key: &str| line.get(key).and_then(Value::as_str).unwrap_or("?").to_owned();
         let _ = writeln!(text, "| {} | {} | {} | {} |", cell("customer"), cell("meter"), cell("quantity"), cell("usd"));

@@ -71,7 +71,10 @@ mod tests {
         let records = read(TEXT).expect("a good file");
         let sums = aggregate(&records);
         assert_eq!(sums["total_usd"], "1.250005000");
-        assert_eq!(sums["lines"][1], json!({"customer":"acme","meter":"tokens","quantity":"50001","usd":"0.250005000"}));
+        assert_eq!(
+            sums["lines"][1],
+            json!({"customer":"acme","meter":"tokens","quantity":"50001","usd":"0.250005000"})
+        );
     }
 
     #[test]

@@ -220,7 +220,11 @@ async fn tail(routes: Routes, plan: Plan) -> Result<Sse<impl Stream<Item = Resul
 /// Shows the events at a position, of a cursor, or with an event id.
 #[utoipa::path(get, path = "/v1/events/{id}", tag = "events", params(("id" = String, Path)),
     responses((status = 200, body = Page<Placed>), (status = 404, body = documents::Problem)))]
-async fn show(State(routes): State<Routes>, caller: Caller, Path(id): Path<String>) -> Result<Json<Page<Placed>>, Fault> {
+async fn show(
+    State(routes): State<Routes>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Page<Placed>>, Fault> {
     let missing = || Problem::not_found(format!("There is no event `{id}` (or it is not visible yet)."));
     let mut items = Vec::new();
     let (positions, index) = match id.parse::<Cursor>() {
@@ -236,7 +240,9 @@ async fn show(State(routes): State<Routes>, caller: Caller, Path(id): Path<Strin
         // A position is easy to guess; what stands there is only for its tenant.
         if recorded.stream.as_ref().is_some_and(|stream| stream.tenant == caller.tenant) {
             let events = placed(&recorded).into_iter().enumerate();
-            items.extend(events.filter(|(n, _)| index.is_none_or(|index| index as usize == *n)).map(|(_, placed)| placed));
+            items.extend(
+                events.filter(|(n, _)| index.is_none_or(|index| index as usize == *n)).map(|(_, placed)| placed),
+            );
         }
     }
     if items.is_empty() {

@@ -51,7 +51,8 @@ async fn ready(State(routes): State<Routes>) -> (StatusCode, Json<Health>) {
         ok: connected,
         detail: if connected { String::new() } else { "not connected".to_owned() },
     };
-    let migrations = tokio::time::timeout(std::time::Duration::from_secs(2), migration_state(routes.database.pool())).await;
+    let migrations =
+        tokio::time::timeout(std::time::Duration::from_secs(2), migration_state(routes.database.pool())).await;
     let (reachable, missing) = match migrations {
         Ok(Ok(states)) => (Ok(()), states.iter().filter(|state| !state.applied).count()),
         Ok(Err(error)) => (Err(error.to_string()), 0),

@@ -126,7 +126,9 @@ fn problem(error: &HandleError) -> Problem {
         HandleError::Transient(reason) => Problem::unavailable(format!("It could not be done now: {reason}."), 1_000),
         HandleError::Lost(reason) => Problem::new(409, "busy_elsewhere", format!("{reason}.")),
         HandleError::Poison(reason) => {
-            let detail = format!("The log has a commit that this projection cannot read: {reason}. The live rows are untouched.");
+            let detail = format!(
+                "The log has a commit that this projection cannot read: {reason}. The live rows are untouched."
+            );
             Problem::new(422, "unreadable_commit", detail)
         }
     }
@@ -195,7 +197,9 @@ async fn skip(State(routes): State<Routes>, caller: Caller, body: Payload) -> Re
 
 fn asked(found: bool, id: String, asked: &'static str) -> Result<Response, Fault> {
     if !found {
-        return Err(Problem::not_found(format!("Nothing is parked as `{id}`; `airstream parked list` shows what is.")).into());
+        return Err(
+            Problem::not_found(format!("Nothing is parked as `{id}`; `airstream parked list` shows what is.")).into()
+        );
     }
     Ok((axum::http::StatusCode::ACCEPTED, Json(Asked { id, asked })).into_response())
 }

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::definition::{MAX_REASON_CHARS, ResolvedDefinition};
-use kernel::storable::{cut, ensure_storable, too_large};
 use crate::seconds::{self, MAX_TIMEOUT_MS};
+use kernel::storable::{cut, ensure_storable, too_large};
 
 /// Longest input of a run, in bytes of JSON.
 pub const MAX_INPUT_BYTES: usize = 256 * 1024;

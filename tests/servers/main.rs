@@ -1,0 +1,11 @@
+//! The adapters on the real servers: the same suites as in memory, and what only a real server can show.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests report by panicking")]
+
+mod durability;
+mod parking;
+mod ports;
+mod queue;
+mod rebuild;
+mod schema;
+mod topology;
