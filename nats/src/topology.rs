@@ -109,7 +109,7 @@ pub fn streams(replicas: usize) -> Vec<Config> {
         },
         Config {
             name: TASKS.to_owned(),
-            description: Some("workflow steps that wait for a worker".to_owned()),
+            description: Some("tasks that wait for a worker".to_owned()),
             subjects: vec!["tasks.>".to_owned()],
             retention: RetentionPolicy::WorkQueue,
             duplicate_window: Duration::from_secs(120),

@@ -1,0 +1,151 @@
+//! The bus doors with a stock NATS client.
+
+use async_nats::HeaderMap;
+use serde_json::{Value, json};
+
+use crate::stack::Stack;
+
+async fn ask(nats: &async_nats::Client, subject: &str, body: &str, id: Option<&str>) -> (u16, Value) {
+    let mut headers = HeaderMap::new();
+    if let Some(id) = id {
+        headers.insert("Airstream-Command-Id", id);
+    }
+    let reply = nats.request_with_headers(subject.to_owned(), headers, body.to_owned().into()).await.unwrap();
+    let status = reply.headers.unwrap().get("Airstream-Status").unwrap().as_str().parse().unwrap();
+    (status, serde_json::from_slice(&reply.payload).unwrap())
+}
+
+const EXAMPLE: &str = include_str!("../../examples/example-workflow.json");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_workflow_runs_through_its_four_steps_and_every_door_shows_it() {
+    let stack = Stack::up(&["--demo"]);
+    let (nats, http) = (stack.nats().await, stack.http());
+    let (status, defined) = ask(&nats, "cmd.dev.dev.workflow.wf_12345.define", EXAMPLE, Some("d1")).await;
+    assert_eq!((status, &defined["accepted"], &defined["version"]), (200, &json!(true), &json!(1)), "{defined}");
+
+    let input = json!({ "csv": include_str!("../../examples/usage.csv"), "notify": "ann@example.com" });
+    let start = json!({ "workflow": "wf_12345", "input": input }).to_string();
+    let first = ask(&nats, "cmd.dev.dev.run.run_1.start", &start, Some("s1")).await;
+    assert_eq!(first.0, 200, "{}", first.1);
+    assert!(first.1["position"].as_str().is_some_and(|position| position.starts_with("p1-")));
+    assert_eq!(ask(&nats, "cmd.dev.dev.run.run_1.start", &start, Some("s1")).await, first, "another answer");
+
+    let run = http.run_in("run_1", &["completed", "failed"]).await;
+    assert_eq!(run["status"], "completed", "{run:#}");
+    let text = |step: &Value, key: &str| step[key].as_str().unwrap().to_owned();
+    let steps = run["steps"].as_array().unwrap().iter().map(|step| (text(step, "name"), text(step, "status")));
+    let names = ["validate_input", "process_data", "generate_report", "send_notification"];
+    assert_eq!(steps.collect::<Vec<_>>(), names.map(|name| (name.to_owned(), "completed".to_owned())));
+    // The results are real: the report's total is the sum of the records, the message is in the outbox.
+    assert_eq!(run["steps"][1]["output"]["total_usd"], "4.714000000");
+    let report = std::fs::read_to_string(run["steps"][2]["output"]["file"].as_str().unwrap()).unwrap();
+    assert!(report.contains("| acme | llm_tokens | 50000 | 0.250000000 |"), "{report}");
+    let message = std::fs::read_to_string(run["output"]["file"].as_str().unwrap()).unwrap();
+    assert!(message.contains("To: ann@example.com"), "{message}");
+
+    // Rows in Postgres, events in the log, and the command line say the same.
+    let sql = "SELECT count(*) FROM runs_v1.steps WHERE run_id = 'run_1' AND status = 'completed'";
+    let rows: i64 = sqlx::query_scalar(sql).fetch_one(&mut stack.postgres().await).await.unwrap();
+    assert_eq!(rows, 4);
+    let shown = stack.run(&["workflows", "runs", "show", "run_1"]);
+    assert!(
+        shown.code == 0 && shown.out.contains("completed") && shown.out.contains("send_notification"),
+        "{}",
+        shown.out
+    );
+    let tail = stack.run(&["events", "tail", "--since-start", "--count", "15", "--json"]);
+    let types: Vec<Value> = tail.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(types.len(), 15, "{}{}", tail.out, tail.err);
+
+    // A finished run takes no more, and the answer says so.
+    let (status, problem) = ask(&nats, "cmd.dev.dev.run.run_1.cancel", "{}", None).await;
+    assert_eq!((status, &problem["code"]), (409, &json!("run_finished")));
+    // The same id with another body is a mistake that is told.
+    let other = start.replace("ann@", "bob@");
+    let (status, problem) = ask(&nats, "cmd.dev.dev.run.run_1.start", &other, Some("s1")).await;
+    assert_eq!((status, &problem["code"]), (422, &json!("command_id_reused")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_bad_input_is_refused_with_a_code_and_nothing_is_written() {
+    let stack = Stack::up(&[]);
+    let nats = stack.nats().await;
+    let huge = format!("\"{}\"", "x".repeat(600 * 1024));
+    let cases = [
+        ("cmd.dev.dev.workflow.w.define", "{\"steps\":", 400, "malformed"),
+        ("cmd.dev.dev.zebra.w.define", "{}", 404, "unknown_category"),
+        ("cmd.dev.dev.workflow.w.paint", "{}", 404, "unknown_command"),
+        ("cmd.dev.dev.workflow.w.define", "{\"steps\":4}", 422, "invalid"),
+        (
+            "cmd.dev.dev.workflow.w.define",
+            "{\"steps\":[{\"id\":1,\"name\":\"a\"},{\"id\":1,\"name\":\"b\"}]}",
+            422,
+            "invalid",
+        ),
+        ("cmd.dev.dev.workflow.w.define", "{\"steps\":[{\"id\":1,\"name\":\"a\",\"timeout\":-1}]}", 422, "invalid"),
+        ("cmd.dev.dev.workflow.w.define", huge.as_str(), 413, "too_large"),
+        ("cmd.dev.dev.run.r.start", "{\"workflow\":\"nowhere\"}", 404, "unknown_workflow"),
+        ("cmd.dev.dev.run.r.cancel", "{}", 404, "unknown_run"),
+        ("cmd.dev.dev.run.r.time-out-step", "{}", 403, "internal_command"),
+        ("cmd.dev.dev.workflow.w", "{}", 400, "invalid_subject"),
+        ("cmd.dev.dev.workflow.w.x.define", "{}", 400, "invalid_subject"),
+        ("cmd.dev.dev.workflow.w!.define", "{}", 400, "invalid_subject"),
+    ];
+    for (subject, body, status, code) in cases {
+        let (got, problem) = ask(&nats, subject, body, None).await;
+        assert_eq!((got, problem["code"].as_str()), (status, Some(code)), "{subject}: {problem}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{subject}: {problem}");
+        assert_eq!(problem["type"], format!("urn:airstream:problem:{code}"));
+    }
+    let mut headers = HeaderMap::new();
+    headers.insert("Airstream-Expected-Version", "many");
+    let reply = nats.request_with_headers("cmd.dev.dev.workflow.w.retire", headers, "{}".into()).await.unwrap();
+    let problem: Value = serde_json::from_slice(&reply.payload).unwrap();
+    assert_eq!(problem["code"], "invalid_header");
+    let log = stack.http().get("/v1/events").await;
+    assert_eq!(log["items"], json!([]), "a refusal left something in the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_program_reaches_its_own_doors_and_nothing_else() {
+    let stack = Stack::up(&[]);
+    let nats = stack.nats().await;
+    let jetstream = async_nats::jetstream::new(nats.clone());
+    for subject in [
+        "ev.1.dev.run.x",
+        "tasks.dev.x",
+        "cmd.dev.somebody.run.x.cancel",
+        "cmd.other.dev.run.x.cancel",
+        "queue.other.dev.run.x.cancel",
+    ] {
+        let published = async { jetstream.publish(subject, "{}".into()).await.ok()?.await.ok() };
+        let outcome = tokio::time::timeout(std::time::Duration::from_millis(700), published).await;
+        assert!(!matches!(outcome, Ok(Some(_))), "{subject} could be published");
+    }
+    assert!(jetstream.delete_stream("EVENTS").await.is_err(), "the log could be deleted");
+    assert!(jetstream.delete_stream("COMMANDS").await.is_err(), "the queue could be deleted");
+    // What it may do: publish to its queue, read the log of the local stack.
+    let ack = jetstream.publish("queue.dev.dev.run.nobody.cancel", "{}".into()).await.unwrap().await.unwrap();
+    assert_eq!(ack.stream, "COMMANDS");
+    let refused = async || stack.http().get("/v1/commands?rejected=true").await["items"].as_array().unwrap().len() == 1;
+    stories::eventually("the refusal is listed", refused).await;
+    let said = stack.run(&["commands", "list", "--rejected"]);
+    assert!(said.code == 0 && said.out.contains("unknown_run"), "{}", said.out);
+    assert_eq!(
+        jetstream.get_stream("EVENTS").await.unwrap().cached_info().state.messages,
+        1,
+        "the refusal is an event"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_command_id_from_many_clients_at_once_is_one_commit() {
+    let stack = Stack::up(&[]);
+    let nats = stack.nats().await;
+    let asks = (0..100).map(|_| ask(&nats, "cmd.dev.dev.workflow.wf_12345.define", EXAMPLE, Some("once")));
+    let answers = futures::future::join_all(asks).await;
+    assert!(answers.iter().all(|answer| *answer == answers[0] && answer.0 == 200), "{answers:?}");
+    let log = stack.http().get("/v1/events").await;
+    assert_eq!(log["items"].as_array().unwrap().len(), 1);
+}

@@ -1,0 +1,12 @@
+//! Stories through public doors: the binary, a stock NATS client, HTTP, Postgres, Python. Each story starts its own
+//! stack with the command that a person would type.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests report by panicking")]
+
+mod bus;
+mod cli;
+mod examples;
+mod http;
+mod restart;
+mod stack;
+mod steps;
