@@ -6,6 +6,7 @@ use kernel::Timestamp;
 
 /// Now, to the microsecond: what Postgres can store, so that every copy of a time is equal.
 #[must_use]
+#[allow(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn now() -> Timestamp {
     let now = Timestamp::from(SystemTime::now());
     Timestamp::from_timestamp_micros(now.timestamp_micros()).unwrap_or(now)

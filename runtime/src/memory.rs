@@ -135,10 +135,16 @@ impl Log for MemoryLog {
     }
 }
 
+#[derive(Default)]
+struct Known {
+    commits: HashMap<(StreamName, CommandId), Position>,
+    covers: Position,
+}
+
 /// An index that knows what it was told, and how far that reaches.
 #[derive(Default)]
 pub struct MemoryIndex {
-    known: Mutex<(HashMap<(StreamName, CommandId), Position>, Position)>,
+    known: Mutex<Known>,
 }
 
 impl MemoryIndex {
@@ -148,16 +154,16 @@ impl MemoryIndex {
     /// [`LogError`] when the log cannot be read.
     pub async fn catch_up(&self, log: &dyn Log) -> Result<(), LogError> {
         let head = log.head().await?;
-        let from = locked(&self.known).1.next().sequence();
+        let from = locked(&self.known).covers.next().sequence();
         for sequence in from..=head.sequence() {
             let Some(recorded) = log.at(Position::at(sequence)).await? else { continue };
             let mut known = locked(&self.known);
             if let (Some(stream), Ok(commit)) = (&recorded.stream, recorded.commit())
                 && let Ok(id) = CommandId::new(commit.id())
             {
-                known.0.insert((stream.clone(), id), recorded.position);
+                known.commits.insert((stream.clone(), id), recorded.position);
             }
-            known.1 = recorded.position;
+            known.covers = recorded.position;
         }
         Ok(())
     }
@@ -167,8 +173,8 @@ impl MemoryIndex {
 impl CommitIndex for MemoryIndex {
     async fn find(&self, stream: &StreamName, id: &CommandId) -> Result<Lookup, LogError> {
         let known = locked(&self.known);
-        let found = known.0.get(&(stream.clone(), id.clone()));
-        Ok(found.map_or(Lookup::Absent { covers: known.1 }, |position| Lookup::Found(*position)))
+        let found = known.commits.get(&(stream.clone(), id.clone()));
+        Ok(found.map_or(Lookup::Absent { covers: known.covers }, |position| Lookup::Found(*position)))
     }
 }
 

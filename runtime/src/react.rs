@@ -107,7 +107,7 @@ pub async fn run<R: Reactor>(
     stop: CancellationToken,
 ) {
     let reactor = Arc::new(reactor);
-    let (planned, arriving) = mpsc::unbounded_channel();
+    let (planned, arriving) = mpsc::channel(NEWS);
     let runner = Runner {
         reactor: Arc::clone(&reactor),
         store: Arc::clone(&store),
@@ -121,6 +121,9 @@ pub async fn run<R: Reactor>(
     tokio::join!(consume::run(handler, log, options.consume, stop), runner.run(arriving, stopped));
 }
 
+/// Batches of news that may wait for the runner; past it the walk along the log waits, too.
+const NEWS: usize = 64;
+
 /// News for the runner.
 enum News {
     /// We have become the owner: forget what was known, here is what the store has.
@@ -133,7 +136,7 @@ enum News {
 struct Recorder<R> {
     reactor: Arc<R>,
     store: Arc<dyn EffectStore>,
-    planned: mpsc::UnboundedSender<News>,
+    planned: mpsc::Sender<News>,
 }
 
 impl<R: Reactor> Recorder<R> {
@@ -162,11 +165,11 @@ impl<R: Reactor> Recorder<R> {
         Ok(plans)
     }
 
-    fn announce(&self, plans: &[Planned]) {
+    async fn announce(&self, plans: &[Planned]) {
         let (rows, cancelled) = surviving(R::NAME, plans);
         if !rows.is_empty() || !cancelled.is_empty() {
             // The runner ends only after this handler.
-            let _ = self.planned.send(News::Recorded { rows, cancelled });
+            let _ = self.planned.send(News::Recorded { rows, cancelled }).await;
         }
     }
 }
@@ -179,7 +182,7 @@ impl<R: Reactor> Handler for Recorder<R> {
 
     async fn begin(&mut self) -> Result<Option<Begin>, HandleError> {
         let Some(begin) = self.store.begin(R::NAME).await? else { return Ok(None) };
-        let _ = self.planned.send(News::Owner(self.store.pending(R::NAME).await?));
+        let _ = self.planned.send(News::Owner(self.store.pending(R::NAME).await?)).await;
         Ok(Some(begin))
     }
 
@@ -192,14 +195,14 @@ impl<R: Reactor> Handler for Recorder<R> {
     ) -> Result<(), HandleError> {
         let plans = self.plans(commits)?;
         self.store.record(R::NAME, from, to, &plans, parked).await?;
-        self.announce(&plans);
+        self.announce(&plans).await;
         Ok(())
     }
 
     async fn released(&mut self) -> Result<Vec<Released>, HandleError> {
         let revived = self.store.revived(R::NAME).await?;
         if !revived.is_empty() {
-            let _ = self.planned.send(News::Recorded { rows: revived, cancelled: Vec::new() });
+            let _ = self.planned.send(News::Recorded { rows: revived, cancelled: Vec::new() }).await;
         }
         Ok(self.store.released(R::NAME).await?)
     }
@@ -207,7 +210,7 @@ impl<R: Reactor> Handler for Recorder<R> {
     async fn handle_released(&mut self, commit: &Recorded) -> Result<(), HandleError> {
         let plans = self.plans(&[commit])?;
         self.store.unpark(R::NAME, commit.position, &plans).await?;
-        self.announce(&plans);
+        self.announce(&plans).await;
         Ok(())
     }
 
@@ -237,8 +240,8 @@ struct Finished {
 }
 
 impl<R: Reactor> Runner<R> {
-    async fn run(self, mut arriving: mpsc::UnboundedReceiver<News>, stop: CancellationToken) {
-        let (finished, mut finishing) = mpsc::unbounded_channel::<Finished>();
+    async fn run(self, mut arriving: mpsc::Receiver<News>, stop: CancellationToken) {
+        let (finished, mut finishing) = mpsc::channel::<Finished>(self.options.concurrency.max(1));
         let mut due: BinaryHeap<Reverse<(Timestamp, Key)>> = BinaryHeap::new();
         let mut waiting: HashMap<Key, EffectRow> = HashMap::new();
         let mut settled: Vec<Settlement> = Vec::new();
@@ -322,14 +325,14 @@ impl<R: Reactor> Runner<R> {
         &self,
         row: EffectRow,
         permit: tokio::sync::OwnedSemaphorePermit,
-        finished: mpsc::UnboundedSender<Finished>,
+        finished: mpsc::Sender<Finished>,
     ) {
         let (reactor, commands) = (Arc::clone(&self.reactor), Arc::clone(&self.commands));
         let longest = self.options.longest_retry;
         self.tasks.spawn(async move {
             let done = perform(&*reactor, &*commands, row, longest).await;
             drop(permit);
-            let _ = finished.send(done);
+            let _ = finished.send(done).await;
         });
     }
 }
