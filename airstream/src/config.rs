@@ -97,6 +97,7 @@ pub(crate) struct Stack {
 pub(crate) struct Executor {
     pub(crate) queue_per_shard: usize,
     pub(crate) streams_per_shard: usize,
+    pub(crate) cache_bytes_per_shard: usize,
     pub(crate) deadline_ms: u64,
     pub(crate) conflict_retries: u32,
     pub(crate) max_body_bytes: usize,
@@ -107,6 +108,7 @@ impl Default for Executor {
         Executor {
             queue_per_shard: 4_096,
             streams_per_shard: 2_048,
+            cache_bytes_per_shard: 8 * 1024 * 1024,
             deadline_ms: 10_000,
             conflict_retries: 16,
             max_body_bytes: 512 * 1024,

@@ -241,6 +241,7 @@ fn executor_options(config: &Config) -> runtime::Options {
     runtime::Options {
         queue_per_shard: executor.queue_per_shard,
         streams_per_shard: executor.streams_per_shard,
+        cache_bytes_per_shard: executor.cache_bytes_per_shard,
         deadline: Duration::from_millis(executor.deadline_ms),
         conflict_retries: executor.conflict_retries,
         max_body_bytes: executor.max_body_bytes,

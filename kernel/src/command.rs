@@ -67,12 +67,18 @@ impl Fingerprint {
     /// Digests a command. A body that is not JSON is digested as it stands.
     #[must_use]
     pub fn of(command: &str, body: &[u8]) -> Self {
+        Self::of_parsed(command, body, serde_json::from_slice(body).ok().as_ref())
+    }
+
+    /// Digests a command whose body has been read already; `None` when it is not JSON.
+    #[must_use]
+    pub fn of_parsed(command: &str, body: &[u8], value: Option<&serde_json::Value>) -> Self {
         let mut hash = Sha256::new();
         hash.update(command.as_bytes());
         hash.update([0]);
-        match serde_json::from_slice::<serde_json::Value>(body) {
-            Ok(value) => hash.update(crate::canonical(&value).as_bytes()),
-            Err(_) => hash.update(body),
+        match value {
+            Some(value) => hash.update(crate::canonical(value).as_bytes()),
+            None => hash.update(body),
         }
         Self(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
     }

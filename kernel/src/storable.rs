@@ -22,6 +22,12 @@ fn unreadable(value: &Value, levels: usize) -> Option<&'static str> {
     };
     match value {
         Value::Array(items) => items.iter().find_map(inside),
+        Value::String(text) if text.contains('\0') => {
+            Some("contains the character U+0000, which Postgres cannot store.")
+        }
+        Value::Object(fields) if fields.keys().any(|key| key.contains('\0')) => {
+            Some("has a key with the character U+0000, which Postgres cannot store.")
+        }
         Value::Object(fields) if fields.keys().any(|key| key.starts_with(KEYS_OF_THE_READER)) => {
             Some("has a key that begins with `$serde_json::private::`.")
         }
@@ -64,4 +70,9 @@ pub fn cut(mut text: String, max_chars: usize) -> String {
         text.truncate(end);
     }
     text
+}
+
+/// Whether a text may travel with a command as a word for tracing: 1 to 128 visible ASCII characters.
+pub fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic())
 }

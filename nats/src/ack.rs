@@ -15,8 +15,12 @@ const BATCH_HAS_DUPLICATE: u64 = 10201;
 const BATCH_TOO_MANY_IN_FLIGHT: u64 = 10210;
 /// The batch lost its beginning, as after a reconnect; nothing of it was written.
 const BATCH_INCOMPLETE: u64 = 10176;
+/// An earlier try with this id is still in process (three replicas): it may yet be written.
+const DUPLICATE_IN_PROCESS: u64 = 10158;
+/// The store failed. A full stream says so, too, but whether it was that is not certain.
+const STORE_FAILED: u64 = 10077;
 /// JetStream itself is not ready: no leader yet, or shutting down.
-const TEMPORARY: [u64; 4] = [10008, 10039, 10076, 10077];
+const TEMPORARY: [u64; 3] = [10008, 10039, 10076];
 
 #[derive(Deserialize)]
 struct Answer {
@@ -65,6 +69,7 @@ pub(crate) fn read(answer: Result<Message, RequestError>, batch: bool) -> Outcom
     };
     match answer.error {
         None if answer.duplicate => Outcome::Seen,
+        None if answer.seq == 0 => Outcome::Failed(AppendError::Ambiguous("its answer has no sequence".to_owned())),
         None => Outcome::Written(answer.seq),
         Some(error) => of_api(&error, batch),
     }
@@ -78,11 +83,13 @@ fn of_api(error: &ApiError, batch: bool) -> Outcome {
         | BATCH_HAS_DUPLICATE
         | BATCH_INCOMPLETE
         | BATCH_TOO_MANY_IN_FLIGHT
+        | DUPLICATE_IN_PROCESS
             if batch =>
         {
             Outcome::BatchTurnedDown(said)
         }
         WRONG_LAST_SEQUENCE | WRONG_LAST_SEQUENCE_CONSTANT => Outcome::Failed(AppendError::Conflict),
+        DUPLICATE_IN_PROCESS | STORE_FAILED => Outcome::Failed(AppendError::Ambiguous(said)),
         code if TEMPORARY.contains(&code) || error.code == 503 => Outcome::Failed(AppendError::Unavailable(said)),
         _ if error.code == 500 => Outcome::Failed(AppendError::Ambiguous(said)),
         _ => Outcome::Failed(AppendError::Refused(said)),

@@ -107,7 +107,13 @@ pub async fn serve(
 fn begin(tasks: &TaskTracker, client: &Client, handle: &Handle, message: Message) {
     let (client, handle) = (client.clone(), Arc::clone(handle));
     tasks.spawn(async move {
-        let to = message.reply.clone();
+        // The server checks where a caller may publish, not where it wants its answer. Ours would be published with our
+        // rights, so it goes to inboxes only: anywhere else a caller could have us write into the log.
+        let to = message.reply.clone().filter(|to| to.starts_with("_INBOX."));
+        if to.is_none() && message.reply.is_some() {
+            tracing::warn!(subject = %message.subject, "a request wants its answer outside the inboxes; it gets none");
+            return;
+        }
         let reply = handle(Incoming(message)).await;
         if let Some(to) = to {
             send(&client, to, reply).await;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
-use async_nats::jetstream::{AckKind, Message};
+use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
+use async_nats::jetstream::{AckKind, ErrorCode, Message};
 use async_nats::{HeaderMap, Request};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -64,7 +65,12 @@ impl Delivery {
     /// # Errors
     /// When the server did not confirm; the message may come again.
     pub async fn done(&self) -> Result<(), QueueError> {
-        self.0.double_ack().await.map_err(|error| failed("acknowledge a message", error))
+        // Not the library's own: it takes any answer for a confirmation, also the one that nobody is there.
+        const ATTEMPT: &str = "acknowledge a message";
+        let to = self.0.message.reply.clone().ok_or_else(|| failed(ATTEMPT, "it has no reply subject"))?;
+        let ack = Request::new().payload("+ACK".into()).timeout(Some(REQUEST_TIMEOUT));
+        self.0.context.client().send_request(to, ack).await.map_err(|error| failed(ATTEMPT, error))?;
+        Ok(())
     }
 
     /// Its work takes longer: do not hand it to somebody else yet.
@@ -80,6 +86,10 @@ impl Delivery {
             tracing::debug!(%error, "could not return a message");
         }
     }
+}
+
+fn is_missing_consumer(error: &ConsumerError) -> bool {
+    matches!(error.kind(), ConsumerErrorKind::JetStream(error) if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND)
 }
 
 /// One work-queue stream.
@@ -130,10 +140,15 @@ impl WorkQueue {
             max_ack_pending: 2_000,
             ..pull::Config::default()
         };
-        let consumer = stream.get_or_create_consumer(name, config).await.map_err(|error| failed(ATTEMPT, error))?;
         // What a dead reader had taken would come again only after its time is up, and after newer messages of the same
-        // stream. Reset hands everything out anew, oldest first.
-        stream.reset_consumer(name, None).await.map_err(|error| failed(ATTEMPT, error))?;
+        // stream. A new consumer hands everything out anew, oldest first; the messages themselves stay in the queue. A
+        // reset would do that, too, but leave the dead reader's own requests standing.
+        if let Err(error) = stream.delete_consumer(name).await
+            && !is_missing_consumer(&error)
+        {
+            return Err(failed(ATTEMPT, error));
+        }
+        let consumer = stream.create_consumer(config).await.map_err(|error| failed(ATTEMPT, error))?;
         let messages = consumer
             .stream()
             .max_messages_per_batch(500)
@@ -142,7 +157,23 @@ impl WorkQueue {
             .messages()
             .await
             .map_err(|error| failed(ATTEMPT, error))?;
-        let deliveries = messages.map(|message| message.map(Delivery).map_err(|error| failed(ATTEMPT, error)));
+        let deliveries = futures::stream::unfold((messages, 0_u64, false), |(mut messages, seen, ended)| async move {
+            if ended {
+                return None;
+            }
+            let result = match messages.next().await {
+                None => Err(failed(ATTEMPT, "the consumer ended")),
+                Some(Err(error)) => Err(failed(ATTEMPT, error)),
+                // A delivery that went elsewhere would let those behind it overtake it.
+                Some(Ok(message)) => match message.info().map(|info| info.consumer_sequence) {
+                    Ok(sequence) if sequence == seen + 1 => Ok(Delivery(message)),
+                    Ok(_) => Err(failed(ATTEMPT, format!("delivery {} is missing", seen + 1))),
+                    Err(error) => Err(failed(ATTEMPT, error)),
+                },
+            };
+            let ended = result.is_err();
+            Some((result, (messages, seen + 1, ended)))
+        });
         Ok(deliveries.boxed())
     }
 
@@ -161,6 +192,8 @@ impl WorkQueue {
             max_ack_pending: 10_000,
             max_waiting: 10_000,
             filter_subject: subject.to_owned(),
+            // Anybody may ask for any name: what nobody asks for any more goes away. The messages stay.
+            inactive_threshold: Duration::from_secs(3_600),
             ..pull::Config::default()
         };
         let consumer = stream.get_or_create_consumer(name, config).await.map_err(|error| failed(ATTEMPT, error))?;

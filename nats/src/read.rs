@@ -59,9 +59,13 @@ pub(crate) async fn page(
             Err(_) => return Err(failed(ATTEMPT, "no answer in time")),
         };
         match message.status {
-            // 204 ends a batch, 404 says that there is nothing (more).
+            // 404 says that there is nothing (more); 204 ends a batch, which may be short because its messages are large.
             Some(StatusCode::NOT_FOUND) => return Ok(page),
-            Some(status) if status.as_u16() == 204 => return Ok(page),
+            Some(status) if status.as_u16() == 204 => {
+                let pending = message.headers.as_ref().and_then(|headers| header(headers, "Nats-Num-Pending"));
+                page.more = pending.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0) > 0;
+                return Ok(page);
+            }
             Some(StatusCode::NO_RESPONDERS) => return Err(failed(ATTEMPT, "no JetStream answers")),
             Some(status) => return Err(failed(ATTEMPT, format!("the server said {status}"))),
             None => {}
@@ -74,7 +78,6 @@ pub(crate) async fn page(
         };
         let at = header(&headers, "Nats-Time-Stamp").and_then(|text| text.parse().ok()).unwrap_or_default();
         page.commits.push(recorded(subject, sequence, at, message.payload, 0));
-        page.more = page.commits.len() == PAGE;
     }
 }
 
@@ -142,6 +145,8 @@ pub(crate) async fn follow(
     let messages = consumer
         .stream()
         .max_messages_per_batch(1_000)
+        // Many small commits or few large ones: what waits in our memory stays bounded.
+        .max_bytes_per_batch(16 * 1024 * 1024)
         .expires(Duration::from_secs(30))
         .heartbeat(Duration::from_secs(5))
         .messages()

@@ -168,6 +168,14 @@ fn compare(stream: &'static str, wanted: &Config, found: &Config) -> Vec<Drift> 
     check("storage", Unsafe, &wanted.storage, &found.storage);
     check("discard", Unsafe, &wanted.discard, &found.discard);
     check("max_age", Unsafe, &wanted.max_age, &found.max_age);
+    check(
+        "max_msgs_per_subject",
+        Unsafe,
+        &-1,
+        &if found.max_messages_per_subject == 0 { -1 } else { found.max_messages_per_subject },
+    );
+    check("sealed", Unsafe, &wanted.sealed, &found.sealed);
+    check("allow_msg_ttl", Unsafe, &wanted.allow_message_ttl, &found.allow_message_ttl);
     check("deny_delete", Unsafe, &wanted.deny_delete, &found.deny_delete);
     check("deny_purge", Unsafe, &wanted.deny_purge, &found.deny_purge);
     check("allow_direct", Unsafe, &wanted.allow_direct, &found.allow_direct);

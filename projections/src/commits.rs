@@ -60,11 +60,12 @@ impl PgCommitIndex {
     }
 }
 
-// One statement, one snapshot: the coverage must not be newer than the search.
+// One statement, one snapshot: the coverage must not be newer than the search. What is parked has no row.
 pub(crate) const FIND: &str = "
     SELECT (SELECT position FROM commits_v1.commits
             WHERE tenant_id = $1 AND category = $2 AND stream_id = $3 AND commit_id = $4),
-           COALESCE((SELECT position FROM airstream.checkpoints WHERE consumer = 'commits_v1'), 0)";
+           LEAST(COALESCE((SELECT position FROM airstream.checkpoints WHERE consumer = 'commits_v1'), 0),
+                 COALESCE((SELECT min(position) - 1 FROM airstream.parked WHERE consumer = 'commits_v1'), 9223372036854775807))";
 
 #[async_trait]
 impl CommitIndex for PgCommitIndex {

@@ -12,6 +12,7 @@ use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::Mutex;
 
+use crate::failure::storable;
 use crate::{Database, Failure, machinery};
 
 pub(crate) const RECORD: &str = "
@@ -37,7 +38,8 @@ pub(crate) const SETTLE: &str = "
         settled_at = CASE WHEN new.state = 'scheduled' THEN NULL ELSE now() END
     FROM UNNEST($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[])
         AS new (tenant_id, category, stream_id, name, state, due, note)
-    WHERE effect.consumer = $1 AND effect.tenant_id = new.tenant_id AND effect.category = new.category
+    WHERE effect.consumer = $1 AND effect.state = 'scheduled' AND effect.tenant_id = new.tenant_id
+        AND effect.category = new.category
         AND effect.stream_id = new.stream_id AND effect.name = new.name";
 pub(crate) const REVIVED: &str = "
     UPDATE airstream.effects SET state = 'scheduled', revive = false, due = now()
@@ -70,7 +72,8 @@ impl PgEffects {
         match result {
             Ok(value) => Ok(value),
             Err(HandleError::Lost(reason)) => Err(StoreError::Lost(reason)),
-            Err(HandleError::Transient(reason) | HandleError::Poison(reason)) => {
+            Err(HandleError::Poison(reason)) => Err(StoreError::Poison(reason)),
+            Err(HandleError::Transient(reason)) => {
                 self.owners.lock().await.remove(consumer);
                 Err(StoreError::Lost(reason))
             }
@@ -90,7 +93,7 @@ fn column<T>(items: &[T], of: impl Fn(&T) -> String) -> Vec<String> {
 }
 
 async fn write(connection: &mut PgConnection, consumer: &str, plans: &[Planned]) -> Result<(), HandleError> {
-    let failed = |error| machinery::our_error("record effects", error);
+    let failed = |error| machinery::handle_error("record effects", error);
     let (rows, cancelled) = surviving(consumer, plans);
     if !cancelled.is_empty() {
         sqlx::query(CANCEL)
@@ -111,7 +114,7 @@ async fn write(connection: &mut PgConnection, consumer: &str, plans: &[Planned])
             .bind(column(&rows, |row| row.stream.id.to_string()))
             .bind(column(&rows, |row| row.name.clone()))
             .bind(column(&rows, |row| row.event.clone()))
-            .bind(column(&rows, |row| row.correlation.clone()))
+            .bind(column(&rows, |row| storable(&row.correlation)))
             .bind(rows.iter().map(|row| row.due).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.request.clone()).collect::<Vec<_>>())
             .execute(connection)
@@ -185,7 +188,7 @@ impl EffectStore for PgEffects {
             .bind(column(settlements, |settlement| settlement.name.clone()))
             .bind(column(settlements, state))
             .bind(settlements.iter().map(|settlement| settlement.due).collect::<Vec<_>>())
-            .bind(column(settlements, |settlement| settlement.note.clone()))
+            .bind(column(settlements, |settlement| storable(&settlement.note)))
             .execute(self.database.pool())
             .await
             .map_err(Failure::attempting("settle effects"))?;

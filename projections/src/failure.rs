@@ -29,7 +29,8 @@ impl Failure {
 
 impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {
-        Self::Transient(format!("{failure}: {}", failure.source))
+        let said = format!("{failure}: {}", failure.source);
+        if failure.is_transient() { Self::Transient(said) } else { Self::Poison(said) }
     }
 }
 
@@ -42,7 +43,7 @@ impl From<Failure> for HandleError {
 impl From<Failure> for kernel::Problem {
     fn from(failure: Failure) -> Self {
         tracing::warn!(error = %failure, source = %failure.source, "Postgres");
-        if failure.is_transient() {
+        if is_passing(&failure.source) {
             Self::unavailable("The read models cannot be reached right now.", 1_000)
         } else {
             Self::new(500, "defect", "A query of ours failed; it has been logged.")
@@ -50,20 +51,31 @@ impl From<Failure> for kernel::Problem {
     }
 }
 
-/// Connections, locks, shutdowns and full disks pass; everything else is about what was asked.
+/// Only what is about the data itself will fail for ever: values that do not fit (class 22), broken constraints (23),
+/// limits of a statement (54), and data that cannot be encoded. A missing table or permission is our own mistake, and must
+/// not park the whole log.
 pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        // Classes: 08 connection, 25 transaction state after a lost one, 40 serialization and deadlock, 53 resources,
-        // 55 lock not available, 57 operator intervention, 58 system error.
-        sqlx::Error::Database(error) => error
+        sqlx::Error::Database(error) => {
+            !error.code().is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
+        }
+        sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => false,
+        _ => true,
+    }
+}
+
+/// Connections, locks, shutdowns and full disks pass. Classes: 08 connection, 25 transaction state after a lost one,
+/// 40 serialization and deadlock, 53 resources, 55 lock not available, 57 operator intervention, 58 system error.
+fn is_passing(error: &sqlx::Error) -> bool {
+    match error.as_database_error() {
+        Some(error) => error
             .code()
             .is_some_and(|code| ["08", "25", "40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))),
-        _ => false,
+        None => is_transient(error),
     }
+}
+
+/// Text that Postgres can store: it has no U+0000.
+pub(crate) fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }

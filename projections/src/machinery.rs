@@ -7,10 +7,11 @@ use runtime::consume::{Begin, HandleError, Released};
 use runtime::{Parked, ParkedState};
 use sqlx::PgConnection;
 
-use crate::failure::is_transient;
+use crate::failure::{is_transient, storable};
 
 pub(crate) const BEGIN: &str = "INSERT INTO airstream.checkpoints (consumer) VALUES ($1) ON CONFLICT DO NOTHING";
 pub(crate) const CHECKPOINT: &str = "SELECT position FROM airstream.checkpoints WHERE consumer = $1";
+pub(crate) const HOLD: &str = "SELECT position FROM airstream.checkpoints WHERE consumer = $1 FOR UPDATE";
 pub(crate) const OWN: &str = "SELECT pg_try_advisory_lock(hashtextextended('airstream consumer ' || $1, 0))";
 pub(crate) const PARKED_SUBJECTS: &str =
     "SELECT DISTINCT subject FROM airstream.parked WHERE consumer = $1 AND state <> 'skipped'";
@@ -35,8 +36,9 @@ pub(crate) const PARK_AGAIN: &str = "
         tries = parked.tries + CASE WHEN parked.position = $2 THEN 1 ELSE 0 END
     WHERE consumer = $1
         AND subject = (SELECT subject FROM airstream.parked WHERE consumer = $1 AND position = $2)";
-pub(crate) const CLEAR_RELEASED: &str =
-    "UPDATE airstream.parked SET released = false WHERE consumer = $1 AND state = 'skipped' AND released";
+pub(crate) const CLEAR_RELEASED: &str = "
+    UPDATE airstream.parked SET released = false
+    WHERE consumer = $1 AND state = 'skipped' AND released AND subject = ANY($2)";
 
 /// Classifies a failure while handling commits.
 pub(crate) fn handle_error(attempt: &str, error: sqlx::Error) -> HandleError {
@@ -100,7 +102,7 @@ pub(crate) async fn park(connection: &mut PgConnection, consumer: &str, parked: 
         .bind(parked.iter().map(|parked| parked.subject.clone()).collect::<Vec<_>>())
         .bind(parked.iter().map(tenant).collect::<Vec<_>>())
         .bind(parked.iter().map(state).collect::<Vec<_>>())
-        .bind(parked.iter().map(|parked| parked.reason.clone()).collect::<Vec<_>>())
+        .bind(parked.iter().map(|parked| storable(&parked.reason)).collect::<Vec<_>>())
         .execute(connection)
         .await
         .map_err(|error| our_error("park commits", error))?;
@@ -119,7 +121,7 @@ pub(crate) async fn released(connection: &mut PgConnection, consumer: &str) -> R
     let skipped: Vec<String> =
         sqlx::query_scalar(SKIPPED_ALONE).bind(consumer).fetch_all(&mut *connection).await.map_err(failed)?;
     if !skipped.is_empty() {
-        sqlx::query(CLEAR_RELEASED).bind(consumer).execute(&mut *connection).await.map_err(failed)?;
+        sqlx::query(CLEAR_RELEASED).bind(consumer).bind(&skipped).execute(&mut *connection).await.map_err(failed)?;
         for subject in skipped {
             if !released.iter().any(|known| known.subject == subject) {
                 released.push(Released { subject, positions: Vec::new() });
@@ -129,18 +131,35 @@ pub(crate) async fn released(connection: &mut PgConnection, consumer: &str) -> R
     Ok(released)
 }
 
-pub(crate) const SKIPPED_ALONE: &str =
-    "SELECT DISTINCT subject FROM airstream.parked WHERE consumer = $1 AND state = 'skipped' AND released";
+// Only where nothing waits behind it any more: otherwise those behind would be overtaken.
+pub(crate) const SKIPPED_ALONE: &str = "
+    SELECT DISTINCT subject FROM airstream.parked AS skipped
+    WHERE consumer = $1 AND state = 'skipped' AND released AND NOT EXISTS
+        (SELECT 1 FROM airstream.parked AS other
+         WHERE other.consumer = skipped.consumer AND other.subject = skipped.subject AND other.state <> 'skipped')";
 
 /// Takes a commit out of the lot.
 pub(crate) async fn unpark(connection: &mut PgConnection, consumer: &str, at: Position) -> Result<(), HandleError> {
-    sqlx::query(UNPARK)
+    let gone = sqlx::query(UNPARK)
         .bind(consumer)
         .bind(number(at))
         .execute(connection)
         .await
         .map_err(|error| our_error("take a commit out of the parking lot", error))?;
-    Ok(())
+    match gone.rows_affected() {
+        1 => Ok(()),
+        _ => Err(HandleError::Lost(format!("the commit at {at} is not parked any more: it was skipped just now"))),
+    }
+}
+
+/// Takes the checkpoint's row: whoever holds a projection still, to compare or to switch it, holds this.
+pub(crate) async fn hold(connection: &mut PgConnection, consumer: &str) -> Result<Position, HandleError> {
+    let found: Option<i64> = sqlx::query_scalar(HOLD)
+        .bind(consumer)
+        .fetch_optional(connection)
+        .await
+        .map_err(|error| our_error("take the checkpoint", error))?;
+    Ok(position(found.unwrap_or_default()))
 }
 
 /// A released commit failed again.
@@ -153,7 +172,7 @@ pub(crate) async fn park_again(
     sqlx::query(PARK_AGAIN)
         .bind(consumer)
         .bind(number(at))
-        .bind(reason)
+        .bind(storable(reason))
         .execute(connection)
         .await
         .map_err(|error| our_error("park a commit again", error))?;

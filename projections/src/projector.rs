@@ -181,6 +181,7 @@ impl<P: Projector> Handler for Projection<P> {
         let connection = self.connection()?;
         let result = async {
             let mut transaction = connection.begin().await.map_err(|error| machinery::our_error("begin", error))?;
+            machinery::hold(&mut transaction, &schema::<P>()).await?;
             P::apply(&facts, &mut transaction).await?;
             machinery::unpark(&mut transaction, &schema::<P>(), commit.position).await?;
             transaction.commit().await.map_err(|error| machinery::our_error("commit", error))

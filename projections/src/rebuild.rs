@@ -54,7 +54,6 @@ pub struct Fold {
     pub differences: Vec<Difference>,
 }
 
-const LOCK: &str = "SELECT position FROM airstream.checkpoints WHERE consumer = $1 FOR UPDATE";
 const PARKED: &str = "SELECT position FROM airstream.parked WHERE consumer = $1";
 const BATCH: usize = 1_000;
 
@@ -176,16 +175,11 @@ impl<P: Projector> Beside<P> {
         progress: &(impl Fn(Progress) + Send),
         switch: bool,
     ) -> Result<Fold, HandleError> {
-        let live: Option<i64> = sqlx::query_scalar(LOCK)
-            .bind(schema::<P>())
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(failed("hold the live projection still"))?;
+        let live = machinery::hold(connection, &schema::<P>()).await?;
         if read_parked::<P>(connection).await? != self.parked {
             let reason = "parked commits were released meanwhile; ask again";
             return Err(HandleError::Lost(reason.to_owned()));
         }
-        let live = machinery::position(live.unwrap_or_default());
         self.fold_until(connection, log, live, progress).await?;
         let (mut rows, mut differences) = (0, Vec::new());
         for table in P::TABLES {

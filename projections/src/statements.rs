@@ -8,6 +8,7 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
     vec![
         ("public", machinery::BEGIN),
         ("public", machinery::CHECKPOINT),
+        ("public", machinery::HOLD),
         ("public", machinery::OWN),
         ("public", machinery::PARKED_SUBJECTS),
         ("public", machinery::ADVANCE),

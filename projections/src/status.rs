@@ -116,8 +116,9 @@ pub async fn parked(
 }
 
 pub(crate) const RETRY: &str = "
-    UPDATE airstream.parked SET released = true
-    WHERE tenant_id = $1 AND consumer || '@' || position = $2 AND state <> 'skipped'";
+    UPDATE airstream.parked AS row SET released = true FROM airstream.parked AS wanted
+    WHERE wanted.tenant_id = $1 AND wanted.consumer || '@' || wanted.position = $2 AND wanted.state <> 'skipped'
+        AND row.consumer = wanted.consumer AND row.subject = wanted.subject AND row.state <> 'skipped'";
 pub(crate) const RETRY_EFFECT: &str = "
     UPDATE airstream.effects SET revive = true
     WHERE tenant_id = $1 AND state = 'parked' AND consumer || '!' || category || '/' || stream_id || '!' || name = $2";

@@ -27,7 +27,7 @@ pub(crate) const UPSERT: &str = "
     ORDER BY tenant_id, workflow_id, turn DESC
     ON CONFLICT (tenant_id, workflow_id) DO UPDATE SET
         latest_version = GREATEST(EXCLUDED.latest_version, workflows.latest_version),
-        name = CASE WHEN EXCLUDED.status = 'retired' THEN workflows.name ELSE EXCLUDED.name END,
+        name = CASE WHEN EXCLUDED.latest_version = 0 THEN workflows.name ELSE EXCLUDED.name END,
         status = EXCLUDED.status, changed_at = EXCLUDED.changed_at, position = EXCLUDED.position
     WHERE workflows.position < EXCLUDED.position";
 

@@ -14,6 +14,21 @@ pub struct Caller {
     pub tenant: TenantId,
     /// Who asks.
     pub principal: PrincipalId,
+    /// Whether the caller runs the platform: what concerns all tenants is for operators only.
+    pub operator: bool,
+}
+
+impl Caller {
+    /// Lets operators pass.
+    ///
+    /// # Errors
+    /// 403 `not_an_operator`.
+    pub fn require_operator(&self) -> Result<(), Problem> {
+        match self.operator {
+            true => Ok(()),
+            false => Err(Problem::new(403, "not_an_operator", "This concerns all tenants; ask an operator.")),
+        }
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {

@@ -102,6 +102,7 @@ pub(crate) fn check_limit(limit: Option<usize>) -> Result<usize, Fault> {
 
 /// `?at_least=<position>`: answer only once the rows include that position.
 #[derive(Debug, Clone, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct AtLeast {
     /// A position from an earlier answer.
@@ -141,7 +142,7 @@ impl Chain {
     pub fn of(headers: &HeaderMap) -> Self {
         let text = |name: &str| {
             let value = headers.get(name)?.to_str().ok()?;
-            (!value.is_empty() && value.len() <= 128).then(|| value.to_owned())
+            kernel::storable::is_word(value).then(|| value.to_owned())
         };
         Self { correlation: text("airstream-correlation-id"), traceparent: text("traceparent") }
     }

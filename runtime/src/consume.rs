@@ -39,6 +39,7 @@ impl From<StoreError> for HandleError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Transient(reason) => Self::Transient(reason),
+            StoreError::Poison(reason) => Self::Poison(reason),
             StoreError::Lost(reason) => Self::Lost(reason),
         }
     }

@@ -14,6 +14,9 @@ pub enum StoreError {
     /// Worth another try as it is: a connection, a lock, a full disk.
     #[error("the store is not available: {0}")]
     Transient(String),
+    /// It will not work as it is, however often it is tried.
+    #[error("the store does not take it: {0}")]
+    Poison(String),
     /// Somebody else owns the consumer now, or the checkpoint is not where we left it: begin again.
     #[error("the consumer is no longer ours: {0}")]
     Lost(String),

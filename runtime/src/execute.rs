@@ -21,6 +21,8 @@ pub struct Options {
     pub queue_per_shard: usize,
     /// Folded streams kept in memory per shard.
     pub streams_per_shard: usize,
+    /// Payload bytes of the folded streams kept in memory per shard: whichever limit is reached first.
+    pub cache_bytes_per_shard: usize,
     /// How long a command may take, waiting included, before its caller is told that the outcome is unknown.
     pub deadline: Duration,
     /// How often a command is decided again after losing to another writer.
@@ -34,6 +36,7 @@ impl Default for Options {
         Self {
             queue_per_shard: 4_096,
             streams_per_shard: 2_048,
+            cache_bytes_per_shard: 8 * 1024 * 1024,
             deadline: Duration::from_secs(10),
             conflict_retries: 16,
             max_body_bytes: 512 * 1024,

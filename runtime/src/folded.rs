@@ -15,11 +15,13 @@ pub(crate) struct Folded {
     pub(crate) version: u64,
     pub(crate) position: Position,
     pub(crate) recent: Recent,
+    /// Payload bytes that went into the state: an upper bound of what it holds, good enough for a budget.
+    pub(crate) bytes: usize,
 }
 
 impl Folded {
     pub(crate) fn new(state: BoxState) -> Self {
-        Self { state, version: 0, position: Position::START, recent: Recent::default() }
+        Self { state, version: 0, position: Position::START, recent: Recent::default(), bytes: 0 }
     }
 
     /// Moves past a commit whose events are already in the state.

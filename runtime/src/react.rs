@@ -6,25 +6,22 @@
 //! A crash after any arrow repeats what follows it: the effect carries the same idempotency key and the report the same
 //! command id, so the world may see a repeat and can tell, and the log counts it once.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+mod perform;
+mod runner;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kernel::{CommandId, Envelope, FactError, Position, Problem, StreamName, Timestamp};
+use kernel::{Envelope, FactError, Position, StreamName};
 use serde_json::Value;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::consume::{self, Begin, HandleError, Handler, Released};
 use crate::effects::surviving;
-use crate::retry::Backoff;
-use crate::{
-    Commands, EffectRow, EffectState, EffectStore, Log, Parked, Plan, Planned, Recorded, Request, Settlement, clock,
-    telemetry,
-};
+use crate::{Commands, EffectRow, EffectStore, Log, Parked, Plan, Planned, Recorded};
+use runner::Runner;
 
 /// A command that a reactor sends about what it did.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,6 +72,12 @@ pub trait Reactor: Send + Sync + 'static {
     /// When the event cannot be read: the commit will be parked.
     fn plan(&self, event: &Envelope<'_>) -> Result<Vec<Plan>, FactError>;
 
+    /// Whether an effect may take as long as somebody outside likes. Such effects have permits of their own, so that slow
+    /// endpoints never hold up timers.
+    fn is_outward(&self, _: &EffectRow) -> bool {
+        false
+    }
+
     /// Does it. May be called again for the same effect after a crash: pass on
     /// [`EffectRow::idempotency_key`], or look whether the effect is still wanted.
     async fn perform(&self, effect: &EffectRow) -> Verdict;
@@ -83,7 +86,7 @@ pub trait Reactor: Send + Sync + 'static {
 /// Limits of a reactor.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Effects being performed at the same time.
+    /// Effects being performed at the same time; as many again of those that are outward.
     pub concurrency: usize,
     /// Longest wait between two tries of an effect.
     pub longest_retry: Duration,
@@ -108,14 +111,7 @@ pub async fn run<R: Reactor>(
 ) {
     let reactor = Arc::new(reactor);
     let (planned, arriving) = mpsc::channel(NEWS);
-    let runner = Runner {
-        reactor: Arc::clone(&reactor),
-        store: Arc::clone(&store),
-        commands,
-        options: options.clone(),
-        permits: Arc::new(Semaphore::new(options.concurrency)),
-        tasks: TaskTracker::new(),
-    };
+    let runner = Runner::new(Arc::clone(&reactor), Arc::clone(&store), commands, options.clone());
     let handler = Recorder { reactor, store, planned };
     let stopped = stop.clone();
     tokio::join!(consume::run(handler, log, options.consume, stop), runner.run(arriving, stopped));
@@ -125,8 +121,10 @@ pub async fn run<R: Reactor>(
 const NEWS: usize = 64;
 
 /// News for the runner.
-enum News {
-    /// We have become the owner: forget what was known, here is what the store has.
+pub(crate) enum News {
+    /// Whether we are still the owner is open: perform nothing that has not begun.
+    OwnerUnknown,
+    /// We are the owner; here is what the store has.
     Owner(Vec<EffectRow>),
     /// Recorded just now.
     Recorded { rows: Vec<EffectRow>, cancelled: Vec<(StreamName, String)> },
@@ -181,6 +179,8 @@ impl<R: Reactor> Handler for Recorder<R> {
     }
 
     async fn begin(&mut self) -> Result<Option<Begin>, HandleError> {
+        // Whatever comes of this, what the runner holds may be somebody else's by now.
+        let _ = self.planned.send(News::OwnerUnknown).await;
         let Some(begin) = self.store.begin(R::NAME).await? else { return Ok(None) };
         let _ = self.planned.send(News::Owner(self.store.pending(R::NAME).await?)).await;
         Ok(Some(begin))
@@ -216,199 +216,5 @@ impl<R: Reactor> Handler for Recorder<R> {
 
     async fn park_again(&mut self, position: Position, reason: &str) -> Result<(), HandleError> {
         Ok(self.store.park_again(R::NAME, position, reason).await?)
-    }
-}
-
-type Key = (StreamName, String);
-
-/// Performs effects when they are due. The heap holds keys, the map the effects: a cancelled timer leaves the map and
-/// its key is skipped when it comes up. No polling: the loop sleeps until the next due time.
-struct Runner<R> {
-    reactor: Arc<R>,
-    store: Arc<dyn EffectStore>,
-    commands: Arc<dyn Commands>,
-    options: Options,
-    permits: Arc<Semaphore>,
-    tasks: TaskTracker,
-}
-
-/// A finished try.
-struct Finished {
-    settlement: Settlement,
-    /// The effect again, when it is to be tried later.
-    again: Option<EffectRow>,
-}
-
-impl<R: Reactor> Runner<R> {
-    async fn run(self, mut arriving: mpsc::Receiver<News>, stop: CancellationToken) {
-        let (finished, mut finishing) = mpsc::channel::<Finished>(self.options.concurrency.max(1));
-        let mut due: BinaryHeap<Reverse<(Timestamp, Key)>> = BinaryHeap::new();
-        let mut waiting: HashMap<Key, EffectRow> = HashMap::new();
-        let mut settled: Vec<Settlement> = Vec::new();
-        // Effects in hand. Becoming owner again lists them as pending; they are not begun a second time.
-        let mut in_hand: HashSet<Key> = HashSet::new();
-        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
-        loop {
-            while let Some(Reverse((at, _))) = due.peek()
-                && *at <= clock::now()
-                && let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned()
-            {
-                let Some(Reverse((at, key))) = due.pop() else { break };
-                // A key that was rescheduled meanwhile has a later entry of its own.
-                if waiting.get(&key).is_none_or(|row| row.due != at) {
-                    continue;
-                }
-                if let Some(row) = waiting.remove(&key) {
-                    in_hand.insert(key);
-                    self.begin(row, permit, finished.clone());
-                }
-            }
-            let next = due.peek().map(|Reverse((at, _))| until(*at));
-            let blocked = self.permits.available_permits() == 0;
-            tokio::select! {
-                news = arriving.recv() => match news {
-                    Some(News::Owner(rows)) => {
-                        due.clear();
-                        waiting.clear();
-                        let idle = rows.into_iter().filter(|row| !in_hand.contains(&key_of(row)));
-                        insert(&mut due, &mut waiting, idle.collect());
-                    }
-                    Some(News::Recorded { rows, cancelled }) => {
-                        for key in cancelled {
-                            waiting.remove(&key);
-                        }
-                        insert(&mut due, &mut waiting, rows);
-                    }
-                    None => break,
-                },
-                Some(done) = finishing.recv() => {
-                    let mut next = Some(done);
-                    while let Some(Finished { settlement, again }) = next {
-                        in_hand.remove(&(settlement.stream.clone(), settlement.name.clone()));
-                        settled.push(settlement);
-                        insert(&mut due, &mut waiting, again.into_iter().collect());
-                        next = finishing.try_recv().ok();
-                    }
-                }
-                // With every permit taken, the next free one announces itself through `finishing`.
-                () = tokio::time::sleep(next.unwrap_or_default()), if next.is_some() && !blocked => {}
-            }
-            self.flush(&mut settled, &mut backoff, &stop).await;
-        }
-        // Stopping: what is in hand is finished and settled, what waits stays recorded.
-        self.tasks.close();
-        drop(finished);
-        while let Some(Finished { settlement, .. }) = finishing.recv().await {
-            settled.push(settlement);
-        }
-        self.flush(&mut settled, &mut backoff, &stop).await;
-    }
-
-    async fn flush(&self, settled: &mut Vec<Settlement>, backoff: &mut Backoff, stop: &CancellationToken) {
-        while !settled.is_empty() {
-            match self.store.settle(R::NAME, settled).await {
-                Ok(()) => {
-                    settled.clear();
-                    backoff.reset();
-                }
-                // Unsettled effects are performed again at the next start: safe, by key and command id.
-                Err(_) if stop.is_cancelled() => return,
-                Err(error) => {
-                    tracing::warn!(consumer = R::NAME, %error, "cannot settle effects yet");
-                    backoff.wait().await;
-                }
-            }
-        }
-    }
-
-    fn begin(
-        &self,
-        row: EffectRow,
-        permit: tokio::sync::OwnedSemaphorePermit,
-        finished: mpsc::Sender<Finished>,
-    ) {
-        let (reactor, commands) = (Arc::clone(&self.reactor), Arc::clone(&self.commands));
-        let longest = self.options.longest_retry;
-        self.tasks.spawn(async move {
-            let done = perform(&*reactor, &*commands, row, longest).await;
-            drop(permit);
-            let _ = finished.send(done).await;
-        });
-    }
-}
-
-fn insert(
-    due: &mut BinaryHeap<Reverse<(Timestamp, Key)>>,
-    waiting: &mut HashMap<Key, EffectRow>,
-    rows: Vec<EffectRow>,
-) {
-    for row in rows {
-        let key = key_of(&row);
-        due.push(Reverse((row.due, key.clone())));
-        waiting.insert(key, row);
-    }
-}
-
-fn key_of(row: &EffectRow) -> Key {
-    (row.stream.clone(), row.name.clone())
-}
-
-fn until(at: Timestamp) -> Duration {
-    (at - clock::now()).to_std().unwrap_or_default()
-}
-
-async fn perform<R: Reactor>(reactor: &R, commands: &dyn Commands, mut row: EffectRow, longest: Duration) -> Finished {
-    let verdict = reactor.perform(&row).await;
-    let verdict = match verdict {
-        Verdict::Done { note, report: Some(report) } => match tell(commands, &row, report).await {
-            Ok(told) => Verdict::Done { note: format!("{note}; {told}"), report: None },
-            Err(problem) => Verdict::Retry {
-                reason: format!("done, but could not be reported: {problem}"),
-                after: problem.retry_after_ms.map(Duration::from_millis),
-            },
-        },
-        other => other,
-    };
-    let (state, due, note, outcome) = match verdict {
-        Verdict::Done { note, .. } => (EffectState::Done, None, note, "done"),
-        Verdict::Retry { reason, after } => {
-            let wait = after.unwrap_or_else(|| {
-                let step = Duration::from_millis(200).saturating_mul(1_u32 << row.attempts.min(16));
-                step.min(longest)
-            });
-            let due = clock::now() + chrono::Duration::from_std(wait).unwrap_or_default();
-            (EffectState::Scheduled, Some(due), reason, "retry")
-        }
-        Verdict::Park { reason } => (EffectState::Parked, None, reason, "parked"),
-    };
-    metrics::counter!(telemetry::EFFECTS_TOTAL, "consumer" => R::NAME, "outcome" => outcome).increment(1);
-    if outcome != "done" {
-        tracing::warn!(consumer = R::NAME, stream = %row.stream, effect = row.name, reason = note, outcome, "effect not done");
-    }
-    let settlement = Settlement { stream: row.stream.clone(), name: row.name.clone(), state, due, note };
-    let again = due.map(|due| {
-        row.due = due;
-        row.attempts += 1;
-        row
-    });
-    Finished { settlement, again }
-}
-
-/// Sends the report. A refusal is an answer: the stream has moved on without this effect.
-async fn tell(commands: &dyn Commands, row: &EffectRow, report: Report) -> Result<String, Problem> {
-    let id = CommandId::new(&row.idempotency_key())?;
-    let body = serde_json::to_vec(&report.body).map_err(|error| Problem::malformed(error.to_string()))?;
-    let request = Request {
-        correlation: Some(row.correlation.clone()),
-        causation: Some(row.event.clone()),
-        ..Request::internal(report.to, report.command, body).with_id(id)
-    };
-    match commands.execute(request).await {
-        Ok(_) => Ok(format!("reported by `{}`", report.command)),
-        // Another body under the same id means that an earlier try has been reported: that one counts.
-        Err(problem) if !problem.is_transient() && problem.retry_after_ms.is_none() && problem.status < 500 => {
-            Ok(format!("`{}` was refused: {}", report.command, problem.code))
-        }
-        Err(problem) => Err(problem),
     }
 }

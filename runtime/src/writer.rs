@@ -9,7 +9,10 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use kernel::{CommandId, Commit, Draft, Fingerprint, NewEvent, Position, Problem, Stamp, StreamName, Timestamp};
+use kernel::{
+    CommandId, Commit, Draft, FieldError, Fingerprint, NewEvent, Position, Problem, Stamp, StreamName, Timestamp,
+    storable,
+};
 use lru::LruCache;
 use tokio::sync::{mpsc, oneshot};
 
@@ -40,6 +43,8 @@ pub(crate) struct Shard {
     /// Inspections: never held back, because commands in hand may be waiting for them.
     asides: mpsc::Receiver<Job>,
     cache: LruCache<StreamName, Folded>,
+    /// Payload bytes of everything in the cache: what bounds memory, because a state can be small or large.
+    cached_bytes: usize,
     /// Streams being worked on, with the jobs that wait for them.
     busy: HashMap<StreamName, VecDeque<Job>>,
     running: FuturesUnordered<BoxFuture<'static, Finished>>,
@@ -60,6 +65,7 @@ impl Shard {
             inbox,
             asides,
             cache: LruCache::new(capacity),
+            cached_bytes: 0,
             busy: HashMap::new(),
             running: FuturesUnordered::new(),
             outstanding: 0,
@@ -89,6 +95,7 @@ impl Shard {
             Some(waiting) => waiting.push_back(job),
             None => {
                 let folded = self.cache.pop(&job.stream);
+                self.cached_bytes -= folded.as_ref().map_or(0, |folded| folded.bytes);
                 self.busy.insert(job.stream.clone(), VecDeque::new());
                 self.begin(job, folded);
             }
@@ -111,9 +118,23 @@ impl Shard {
             None => {
                 self.busy.remove(&stream);
                 if let Some(folded) = folded {
-                    self.cache.put(stream, folded);
+                    self.keep(stream, folded);
                 }
             }
+        }
+    }
+}
+
+impl Shard {
+    fn keep(&mut self, stream: StreamName, folded: Folded) {
+        self.cached_bytes += folded.bytes;
+        if let Some((_, evicted)) = self.cache.push(stream, folded) {
+            self.cached_bytes -= evicted.bytes;
+        }
+        while self.cached_bytes > self.environment.options.cache_bytes_per_shard
+            && let Some((_, evicted)) = self.cache.pop_lru()
+        {
+            self.cached_bytes -= evicted.bytes;
         }
     }
 }
@@ -150,7 +171,16 @@ impl Work {
         let Some(decider) = self.environment.registry.owner(category) else {
             return (Err(Problem::new(404, "unknown_category", format!("There is no category `{category}`."))), None);
         };
-        let folded = match self.catch_up(&*decider, folded, Freshness::Leader).await {
+        // The bulk from any replica, in pages; the rest from the leader, one by one.
+        let folded = match folded {
+            Some(folded) => Ok(folded),
+            None => self.catch_up(&*decider, None, Freshness::Any).await,
+        };
+        let folded = match folded {
+            Ok(folded) => self.catch_up(&*decider, Some(folded), Freshness::Leader).await,
+            Err(problem) => Err(problem),
+        };
+        let folded = match folded {
             Ok(folded) => folded,
             Err(problem) => return (Err(problem), None),
         };
@@ -172,7 +202,6 @@ impl Work {
                 Err(error) => return (Err(error.into()), folded),
             },
         };
-        let was_cached = folded.is_some();
         let mut folded = match folded {
             Some(folded) => folded,
             None => match self.catch_up(&*decider, None, Freshness::Any).await {
@@ -180,7 +209,13 @@ impl Work {
                 Err(problem) => return (Err(problem), None),
             },
         };
-        let fingerprint = Fingerprint::of(command, &request.body);
+        let body: Option<serde_json::Value> = serde_json::from_slice(&request.body).ok();
+        // Once in the log it could neither be read back nor stored in rows, and everything behind it would be parked.
+        if let Some(complaint) = body.as_ref().and_then(storable::complaint_about) {
+            let error = FieldError { pointer: String::new(), detail: complaint.to_owned() };
+            return (Err(Problem::invalid(vec![error])), Some(folded));
+        }
+        let fingerprint = Fingerprint::of_parsed(command, &request.body, body.as_ref());
         if given {
             match self.accepted_before(&folded, &id, &fingerprint).await {
                 Ok(None) => {}
@@ -205,8 +240,8 @@ impl Work {
         };
 
         // Only what the guard confirms is certain. A yes is confirmed by its append; a no, or a nothing, is decided once
-        // more on a fresh tail if the first state came from memory.
-        let mut fresh = !was_cached;
+        // more on a tail from the leader: memory may be stale, and so may the replica that a stream was loaded from.
+        let mut fresh = false;
         for _ in 0..=self.environment.options.conflict_retries {
             let decision = check_version(&request, &folded).and_then(|()| decider.decide(&folded.state, &prepared));
             let nothing_to_write = decision.as_ref().map_or(true, |decision| decision.events.is_empty());
@@ -243,8 +278,9 @@ impl Work {
                     };
                     let answer = Answer::of(&self.stream, &id, &commit, position);
                     let version = commit.version_after();
-                    let Folded { state, recent, .. } = folded;
-                    let mut folded = Folded { state: decider.apply(state, decision), version, position, recent };
+                    let Folded { state, recent, bytes, .. } = folded;
+                    let bytes = bytes + payload.len();
+                    let mut folded = Folded { state: decider.apply(state, decision), version, position, recent, bytes };
                     folded.advance(id.as_str(), version, position);
                     return (Ok(answer), Some(folded));
                 }
@@ -369,7 +405,11 @@ impl Work {
             Problem::new(500, "unreadable_history", detail)
         };
         let commit = recorded.commit().map_err(|error| unreadable(error.to_string()))?;
+        if commit.first().streamversion != folded.version + 1 {
+            return Err(unreadable(format!("version {} follows {}", commit.first().streamversion, folded.version)));
+        }
         folded.state = decider.fold(folded.state, &commit).map_err(|error| unreadable(error.to_string()))?;
+        folded.bytes += recorded.payload.len();
         folded.advance_past(&commit, recorded.position);
         Ok(folded)
     }
@@ -387,7 +427,10 @@ impl Work {
             }
         }
         let Some(oldest_known) = folded.recent.forgotten_before() else { return Ok(None) };
-        let found = self.environment.index.find(&self.stream, id).await.map_err(|error| log_unreadable(&error))?;
+        let found = self.environment.index.find(&self.stream, id).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, stream = %self.stream, "the index of commits is away; searching the log instead");
+            Lookup::Absent { covers: Position::START }
+        });
         match found {
             Lookup::Found(position) => self.answer_at(position, id, fingerprint).await,
             Lookup::Absent { covers } if covers >= oldest_known => Ok(None),

@@ -20,7 +20,7 @@ struct Everybody;
 #[async_trait]
 impl Access for Everybody {
     async fn bearer(&self, _: &str) -> Result<Caller, Problem> {
-        Ok(Caller { tenant: TenantId::new("t").unwrap(), principal: PrincipalId::new("p").unwrap() })
+        Ok(Caller { tenant: TenantId::new("t").unwrap(), principal: PrincipalId::new("p").unwrap(), operator: false })
     }
 
     async fn knows(&self, tenant: &TenantId) -> bool {

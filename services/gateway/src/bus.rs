@@ -53,12 +53,13 @@ pub(crate) async fn request(
             Problem::new(400, "invalid_header", detail)
         })?),
     };
-    let short = |text: &String| !text.is_empty() && text.len() <= 128;
+    // For tracing only, so what is unusable is left out rather than refused.
+    let word = |name: &str| header(name).filter(|text| kernel::storable::is_word(text));
     Ok(Request {
         id,
         expected_version,
-        correlation: header(headers::CORRELATION_ID).filter(short),
-        traceparent: header(headers::TRACEPARENT).filter(short),
+        correlation: word(headers::CORRELATION_ID),
+        traceparent: word(headers::TRACEPARENT),
         ..Request::new(addressed.stream, &addressed.command, body, addressed.principal)
     })
 }

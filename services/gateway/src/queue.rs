@@ -38,10 +38,14 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-    let work = Arc::new(Work { commands, access, stop: stop.clone() });
+    // Each term of ownership ends on its own: commands that still wait when it is lost are the next owner's.
+    let work = || {
+        let (commands, access) = (Arc::clone(&commands), Arc::clone(&access));
+        Arc::new(Work { commands, access, stop: stop.child_token() })
+    };
     while !stop.is_cancelled() {
         let pause = match database.own(CONSUMER).await {
-            Ok(Some(ownership)) => match read(&queue, &work, ownership).await {
+            Ok(Some(ownership)) => match read(&queue, &work(), ownership).await {
                 Ok(()) => return,
                 Err(reason) => {
                     tracing::warn!(reason, "the command queue cannot be read; will try again");
@@ -84,9 +88,10 @@ async fn read(queue: &WorkQueue, work: &Arc<Work>, mut ownership: projections::O
                 };
                 let Ok((sequence, _)) = delivery.place() else { break Err("a delivery without a place".to_owned()) };
                 // The server may hand a message out again while we still have it.
-                if in_hand.insert(sequence, Arc::clone(&delivery)).is_some() {
+                if in_hand.contains_key(&sequence) {
                     continue;
                 }
+                in_hand.insert(sequence, Arc::clone(&delivery));
                 let lane = lane(delivery.subject());
                 match waiting.get_mut(&lane) {
                     Some(others) => others.push_back(delivery),
@@ -117,7 +122,9 @@ async fn read(queue: &WorkQueue, work: &Arc<Work>, mut ownership: projections::O
             }
         }
     };
-    // What runs is finished; what waits in lanes stays in the queue for the next reader.
+    // What runs is finished, what waits (for its turn, or for a log that is away) stays in the queue for the next reader.
+    drop(deliveries);
+    work.stop.cancel();
     while running.next().await.is_some() {}
     ownership.release().await;
     ended
@@ -168,8 +175,15 @@ impl Work {
             Some(Ok(())) => true,
             Some(Err(problem)) => self.tell_inbox(delivery, &name, taken_at, &problem).await,
         };
-        if settled && let Err(error) = delivery.done().await {
-            tracing::warn!(%error, "a command was executed but stays in the queue; it will be recognised");
+        // The lane waits for the confirmation: a refusal leaves no trace under its id, so a message that came again later
+        // could be accepted then, after those behind it.
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        while settled && let Err(error) = delivery.done().await {
+            tracing::debug!(%error, "a command was executed but is still in the queue");
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = backoff.wait() => {}
+            }
         }
     }
 
@@ -179,7 +193,8 @@ impl Work {
         loop {
             match self.commands.execute(request.clone()).await {
                 Ok(_) => return Some(Ok(())),
-                Err(problem) if problem.is_transient() || problem.retry_after_ms.is_some() => {
+                // What is refused *for now* by a business rule is refused: waiting for it would hold up everybody else.
+                Err(problem) if problem.is_transient() || problem.code == "contended" => {
                     tracing::debug!(stream = %request.stream, %problem, "a queued command has to wait");
                     tokio::select! {
                         () = self.stop.cancelled() => return None,
@@ -205,7 +220,8 @@ impl Work {
             return true;
         }
         let rejected = json!({
-            "command_id": delivery.header(headers::COMMAND_ID).unwrap_or(name),
+            // An id that cannot be one is exactly what may have been refused: it is shown, cut to what can be shown.
+            "command_id": delivery.header(headers::COMMAND_ID).map_or_else(|| name.to_owned(), printable),
             "category": token(3),
             "id": token(4),
             "command": token(5),
@@ -228,6 +244,10 @@ impl Work {
             }
         }
     }
+}
+
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(128).collect()
 }
 
 /// A small body is worth keeping for whoever looks at the refusal; it must be readable from the log again.

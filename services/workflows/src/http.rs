@@ -48,7 +48,7 @@ impl Client {
         Ok(Self(client))
     }
 
-    /// Sends it. The key is the same for every try of this attempt, so a receiver that knows the header acts once.
+    /// Sends it. The key is the same for every attempt of the step, so a receiver that knows the header acts once.
     pub(crate) async fn send(&self, request: &Http, work: &Work, key: &str, within: Duration) -> Outcome {
         match tokio::time::timeout(within, self.exchange(request, work, key)).await {
             Ok(outcome) => outcome,
@@ -117,6 +117,11 @@ fn root(error: &reqwest::Error) -> String {
     reason.to_string()
 }
 
+/// Bytes as text that can be stored: what is not UTF-8, and the one character that Postgres refuses, is replaced.
+fn readable(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).replace('\0', "\u{fffd}")
+}
+
 async fn read(response: reqwest::Response, max_bytes: u32) -> Outcome {
     let status = response.status().as_u16();
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
@@ -133,7 +138,7 @@ async fn read(response: reqwest::Response, max_bytes: u32) -> Outcome {
         }
     }
     if status >= 400 {
-        let start: String = String::from_utf8_lossy(&bytes).chars().take(300).collect();
+        let start: String = readable(&bytes).chars().take(300).collect();
         // Asking again helps against overload and breakdown, not against a request that is wrong.
         let retryable = status >= 500 || matches!(status, 408 | 425 | 429);
         let mut error = failure(&format!("http_{status}"), format!("answered {status}: {start}"));
@@ -143,8 +148,11 @@ async fn read(response: reqwest::Response, max_bytes: u32) -> Outcome {
     }
     let body = match serde_json::from_slice::<Value>(&bytes) {
         Ok(json) if kind.as_deref().is_some_and(|kind| kind.contains("json")) => json,
-        _ => Value::String(String::from_utf8_lossy(&bytes).into_owned()),
+        _ => Value::String(readable(&bytes)),
     };
+    if let Some(complaint) = kernel::storable::complaint_about(&body) {
+        return failed("response_unusable", format!("the answer {complaint}"), false);
+    }
     let output = json!({ "status": status, "content_type": kind, "body": body });
     if output.to_string().len() > MAX_OUTPUT_BYTES {
         let message = format!("the answer has {} bytes; a step may keep {MAX_OUTPUT_BYTES}", bytes.len());

@@ -106,6 +106,10 @@ impl Reactor for Steps {
         Ok(plans(&event.decode()?))
     }
 
+    fn is_outward(&self, effect: &EffectRow) -> bool {
+        effect.request.get("what").and_then(serde_json::Value::as_str) == Some("request")
+    }
+
     async fn perform(&self, effect: &EffectRow) -> Verdict {
         let asked: Asked = match serde_json::from_value(effect.request.clone()) {
             Ok(asked) => asked,
@@ -200,7 +204,9 @@ impl Steps {
             _ => Duration::from_millis(request.timeout_ms),
         };
         let (step, attempt) = (&asked.step, asked.attempt);
-        let (note, command, body) = match self.client.send(request, work, &effect.idempotency_key(), remaining).await {
+        // The same for every attempt of the step: an attempt that timed out may have had its effect.
+        let key = runtime::clock::derived_id("fx_", &format!("{}/{step}", effect.stream));
+        let (note, command, body) = match self.client.send(request, work, &key, remaining).await {
             Outcome::Answered { output, status } => {
                 let body = json!({ "step": step, "attempt": attempt, "output": output });
                 (format!("answered {status}"), "complete-step", body)

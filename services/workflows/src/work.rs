@@ -190,6 +190,8 @@ impl WorkDoor {
         let body = json!({ "step": offer.step, "attempt": offer.attempt, "worker": worker });
         let request = Request::new(stream.clone(), "start-step", body.to_string(), principal.clone());
         match self.executor.execute(request).await {
+            // Claimed before, by this very name: another process of the same worker may have it. One attempt, one process.
+            Ok(answer) if answer.events.is_empty() => return Ok(None),
             Ok(_) => {}
             Err(problem) if problem.is_transient() || problem.status >= 500 => return Err(problem),
             // Cancelled, timed out or taken meanwhile.
@@ -198,7 +200,16 @@ impl WorkDoor {
                 return Ok(None);
             }
         }
-        let found = self.executor.inspect::<Run>(&stream).await?;
+        // The claim stands, so the worker had better hear of it.
+        let mut found = self.executor.inspect::<Run>(&stream).await;
+        for _ in 0..3 {
+            if found.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            found = self.executor.inspect::<Run>(&stream).await;
+        }
+        let found = found?;
         let Some(work) = found.state.pending(&offer.step, offer.attempt) else { return Ok(None) };
         let deadline = match &work.phase {
             Phase::Started { deadline, .. } => Some(*deadline),

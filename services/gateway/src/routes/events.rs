@@ -1,6 +1,7 @@
 //! `/v1/events`: the tenant's part of the log, as a live stream or page by page. It is read from the log itself, so it
 //! is never behind.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,11 +134,26 @@ impl Routes {
         let found = commits::nth_newest(self.database.pool(), &caller.tenant, offset).await?;
         let before = found.map_or(0, |position| position.sequence().saturating_sub(1));
         let mut plan = self.filtered(caller, wanted, Cursor { position: Position::at(before), index: u32::MAX })?;
-        let items = page(self, &plan, usize::MAX - 1).await?.items;
-        // Begin after the one before the first that is wanted.
-        let skipped = items.len().saturating_sub(last as usize);
-        if let Some(seen) = skipped.checked_sub(1).and_then(|index| items.get(index)) {
-            plan.after = seen.cursor.parse()?;
+        // Begin after the one before the first that is wanted: of all cursors, the last few are enough to know it.
+        let mut cursors = VecDeque::new();
+        let reader = self.log.read(plan.read_after(), &plan.filter).await.map_err(unreadable)?;
+        let (mut left, mut commits) = (reader.waiting, reader.commits);
+        while left > 0 {
+            let next = tokio::time::timeout(Duration::from_secs(10), commits.next()).await;
+            let Ok(Some(recorded)) = next else { return Err(Problem::unavailable("The log is slow.", 1_000).into()) };
+            let recorded = recorded.map_err(unreadable)?;
+            left = recorded.remaining;
+            for placed in placed(&recorded).into_iter().filter(|placed| plan.admits(placed)) {
+                cursors.push_back(placed.cursor);
+                if cursors.len() > last as usize + 1 {
+                    cursors.pop_front();
+                }
+            }
+        }
+        if cursors.len() > last as usize
+            && let Some(seen) = cursors.front()
+        {
+            plan.after = seen.parse()?;
         }
         Ok(plan)
     }

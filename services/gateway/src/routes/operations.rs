@@ -62,7 +62,8 @@ struct Consumers {
 
 /// Lists projections and reactors with their checkpoints.
 #[utoipa::path(get, path = "/v1/projections", tag = "operations", responses((status = 200, body = Consumers)))]
-async fn consumers(State(routes): State<Routes>, _: Caller) -> Result<Json<Consumers>, Fault> {
+async fn consumers(State(routes): State<Routes>, caller: Caller) -> Result<Json<Consumers>, Fault> {
+    caller.require_operator()?;
     let rows = status::consumers(routes.database.pool()).await?;
     let head = routes.log.head().await.map_err(|error| {
         tracing::warn!(%error, "the log's head could not be read");
@@ -80,7 +81,8 @@ async fn consumers(State(routes): State<Routes>, _: Caller) -> Result<Json<Consu
 #[utoipa::path(post, path = "/v1/projections/{name}/rebuild", tag = "operations", params(("name" = String, Path)),
     responses((status = 200, content_type = "application/x-ndjson", description = "progress, one JSON object per line; the last one has `result` or `problem`"),
         (status = 404, body = documents::Problem)))]
-async fn rebuild(State(routes): State<Routes>, _: Caller, Path(name): Path<String>) -> Result<Response, Fault> {
+async fn rebuild(State(routes): State<Routes>, caller: Caller, Path(name): Path<String>) -> Result<Response, Fault> {
+    caller.require_operator()?;
     fold(routes, name, true)
 }
 
@@ -88,7 +90,8 @@ async fn rebuild(State(routes): State<Routes>, _: Caller, Path(name): Path<Strin
 #[utoipa::path(post, path = "/v1/projections/{name}/verify", tag = "operations", params(("name" = String, Path)),
     responses((status = 200, content_type = "application/x-ndjson", description = "progress, one JSON object per line; the last one has `result` or `problem`"),
         (status = 404, body = documents::Problem)))]
-async fn verify(State(routes): State<Routes>, _: Caller, Path(name): Path<String>) -> Result<Response, Fault> {
+async fn verify(State(routes): State<Routes>, caller: Caller, Path(name): Path<String>) -> Result<Response, Fault> {
+    caller.require_operator()?;
     fold(routes, name, false)
 }
 

@@ -1,0 +1,254 @@
+//! The runner: performs recorded effects when they are due. No polling: it sleeps until the next due time.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use kernel::{StreamName, Timestamp};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::perform::{Finished, perform};
+use super::{News, Options, Reactor};
+use crate::retry::Backoff;
+use crate::{Commands, EffectRow, EffectState, EffectStore, Settlement, StoreError, clock};
+
+/// Longest sleep. The monotonic clock stands still while a machine is suspended; due times do not.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+pub(super) type Key = (StreamName, String);
+
+fn key_of(row: &EffectRow) -> Key {
+    (row.stream.clone(), row.name.clone())
+}
+
+/// What is to be done when. The heap holds keys, the map the effects: a cancelled timer leaves the map, and its key is
+/// passed over when it comes up.
+#[derive(Default)]
+struct Agenda {
+    due: BinaryHeap<Reverse<(Timestamp, Key)>>,
+    waiting: HashMap<Key, EffectRow>,
+    /// Outward effects whose time has come, waiting for a permit of their kind.
+    outward: VecDeque<EffectRow>,
+    in_hand: HashSet<Key>,
+    /// Cancelled while in hand: not to be tried again.
+    cancelled: HashSet<Key>,
+    owner: bool,
+    /// Ended since the ownership was last in doubt: the store's list may be older than that.
+    ended: HashSet<Key>,
+}
+
+impl Agenda {
+    fn hear(&mut self, news: News) {
+        match news {
+            News::OwnerUnknown => {
+                self.owner = false;
+                self.due.clear();
+                self.waiting.clear();
+                self.outward.clear();
+                self.ended.clear();
+            }
+            News::Owner(rows) => {
+                self.owner = true;
+                let (in_hand, ended) = (&self.in_hand, std::mem::take(&mut self.ended));
+                let rows =
+                    rows.into_iter().filter(|row| !in_hand.contains(&key_of(row)) && !ended.contains(&key_of(row)));
+                let rows: Vec<_> = rows.collect();
+                self.add(rows);
+            }
+            News::Recorded { rows, cancelled } => {
+                for key in cancelled {
+                    self.waiting.remove(&key);
+                    self.outward.retain(|row| key_of(row) != key);
+                    if self.in_hand.contains(&key) {
+                        self.cancelled.insert(key);
+                    }
+                }
+                self.add(rows);
+            }
+        }
+    }
+
+    fn add(&mut self, rows: Vec<EffectRow>) {
+        for row in rows {
+            let key = key_of(&row);
+            self.due.push(Reverse((row.due, key.clone())));
+            self.waiting.insert(key, row);
+        }
+    }
+
+    /// The next effect whose time has come.
+    fn take_due(&mut self) -> Option<EffectRow> {
+        while let Some(Reverse((at, _))) = self.due.peek()
+            && *at <= clock::now()
+        {
+            let Reverse((at, key)) = self.due.pop()?;
+            // A key that was put off meanwhile has a later entry of its own.
+            if self.waiting.get(&key).is_some_and(|row| row.due == at) {
+                return self.waiting.remove(&key);
+            }
+        }
+        None
+    }
+
+    fn until_next(&self) -> Option<Duration> {
+        let Reverse((at, _)) = self.due.peek()?;
+        Some((*at - clock::now()).to_std().unwrap_or_default().min(LONGEST_SLEEP))
+    }
+
+    fn end(&mut self, finished: Finished) -> Settlement {
+        let Finished { settlement, again } = finished;
+        let key = (settlement.stream.clone(), settlement.name.clone());
+        self.in_hand.remove(&key);
+        let unwanted = self.cancelled.remove(&key);
+        match again {
+            // Who owns the consumer now will find it in the store.
+            Some(_) if !self.owner => {}
+            Some(row) if !unwanted => self.add(vec![row]),
+            Some(_) => {
+                let note = format!("{}; not tried again: it was cancelled", settlement.note);
+                return Settlement { state: EffectState::Done, due: None, note, ..settlement };
+            }
+            None if !self.owner => {
+                self.ended.insert(key);
+            }
+            None => {}
+        }
+        settlement
+    }
+}
+
+/// Performs what a reactor planned.
+pub(super) struct Runner<R> {
+    reactor: Arc<R>,
+    store: Arc<dyn EffectStore>,
+    commands: Arc<dyn Commands>,
+    options: Options,
+    quick: Arc<Semaphore>,
+    outward: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+impl<R: Reactor> Runner<R> {
+    pub(super) fn new(
+        reactor: Arc<R>,
+        store: Arc<dyn EffectStore>,
+        commands: Arc<dyn Commands>,
+        options: Options,
+    ) -> Self {
+        let permits = || Arc::new(Semaphore::new(options.concurrency.max(1)));
+        let (quick, outward) = (permits(), permits());
+        Self { reactor, store, commands, options, quick, outward, tasks: TaskTracker::new() }
+    }
+
+    /// Runs until nobody sends news any more, and then until what is in hand has ended.
+    pub(super) async fn run(self, mut arriving: mpsc::Receiver<News>, stop: CancellationToken) {
+        let (finished, mut finishing) = mpsc::channel::<Finished>(2 * self.options.concurrency.max(1));
+        let mut agenda = Agenda::default();
+        let mut settled: Vec<Settlement> = Vec::new();
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+        loop {
+            self.begin_what_is_due(&mut agenda, &finished, &stop);
+            let next = agenda.until_next();
+            // Without a permit nothing can begin; the next free one announces itself through `finishing`.
+            let blocked = self.quick.available_permits() == 0;
+            tokio::select! {
+                news = arriving.recv() => match news {
+                    Some(news) => agenda.hear(news),
+                    None => break,
+                },
+                Some(done) = finishing.recv() => {
+                    settled.push(agenda.end(done));
+                    while let Ok(done) = finishing.try_recv() {
+                        settled.push(agenda.end(done));
+                    }
+                }
+                () = tokio::time::sleep(next.unwrap_or_default()), if next.is_some() && !blocked => {}
+            }
+            self.flush(&mut settled, &mut backoff, &stop).await;
+        }
+        // Stopping: what is in hand is finished and settled, what waits stays recorded.
+        self.tasks.close();
+        drop(finished);
+        while let Some(done) = finishing.recv().await {
+            settled.push(agenda.end(done));
+        }
+        self.flush(&mut settled, &mut backoff, &stop).await;
+    }
+
+    fn begin_what_is_due(&self, agenda: &mut Agenda, finished: &mpsc::Sender<Finished>, stop: &CancellationToken) {
+        while let Some(permit) = permit(&self.outward)
+            && let Some(row) = agenda.outward.pop_front()
+        {
+            self.begin(agenda, row, permit, finished, stop);
+        }
+        while let Some(quick) = permit(&self.quick)
+            && let Some(row) = agenda.take_due()
+        {
+            if !self.reactor.is_outward(&row) {
+                self.begin(agenda, row, quick, finished, stop);
+            } else if let Some(permit) = permit(&self.outward) {
+                self.begin(agenda, row, permit, finished, stop);
+            } else {
+                agenda.outward.push_back(row);
+            }
+        }
+    }
+
+    fn begin(
+        &self,
+        agenda: &mut Agenda,
+        row: EffectRow,
+        permit: OwnedSemaphorePermit,
+        finished: &mpsc::Sender<Finished>,
+        stop: &CancellationToken,
+    ) {
+        let key = key_of(&row);
+        agenda.in_hand.insert(key.clone());
+        let (reactor, commands) = (Arc::clone(&self.reactor), Arc::clone(&self.commands));
+        let (finished, stop, longest) = (finished.clone(), stop.clone(), self.options.longest_retry);
+        self.tasks.spawn(async move {
+            let trying = AssertUnwindSafe(perform(&*reactor, &*commands, row, longest, &stop)).catch_unwind();
+            let done = trying.await.unwrap_or_else(|_| {
+                let note = "performing it panicked: a defect of ours".to_owned();
+                let settlement = Settlement { stream: key.0, name: key.1, state: EffectState::Parked, due: None, note };
+                Finished { settlement, again: None }
+            });
+            drop(permit);
+            let _ = finished.send(done).await;
+        });
+    }
+
+    async fn flush(&self, settled: &mut Vec<Settlement>, backoff: &mut Backoff, stop: &CancellationToken) {
+        while !settled.is_empty() {
+            match self.store.settle(R::NAME, settled).await {
+                Ok(()) => {
+                    settled.clear();
+                    backoff.reset();
+                }
+                // Unsettled effects are performed again at the next start: safe, by key and command id.
+                Err(_) if stop.is_cancelled() => return,
+                // One of them cannot be written as it is: the note is for people, the state is what counts.
+                Err(StoreError::Poison(reason)) if backoff.tries() < 5 => {
+                    tracing::error!(consumer = R::NAME, reason, "a note on an effect could not be kept");
+                    for settlement in settled.iter_mut() {
+                        settlement.note = "its note could not be stored".to_owned();
+                    }
+                    backoff.wait().await;
+                }
+                Err(error) => {
+                    tracing::warn!(consumer = R::NAME, %error, "cannot settle effects yet");
+                    backoff.wait().await;
+                }
+            }
+        }
+    }
+}
+
+fn permit(of: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(of).try_acquire_owned().ok()
+}
