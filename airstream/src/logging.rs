@@ -19,7 +19,12 @@ fn filter(log: &Log, verbose: u8) -> EnvFilter {
         1 => "debug",
         _ => "trace",
     };
-    EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"))
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // Postgres' own notices ("does not exist, skipping") say nothing to an operator.
+    match (verbose, "sqlx::postgres::notice=warn".parse()) {
+        (0, Ok(directive)) => filter.add_directive(directive),
+        _ => filter,
+    }
 }
 
 /// For `serve`.

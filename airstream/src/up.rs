@@ -134,6 +134,8 @@ async fn start(context: &Context<'_>, arguments: &Arguments, mut config: Config,
     let options = stack_options(&config, arguments.ephemeral)?;
     let stack = embedded::start(options, move |progress| listener.progress(progress)).await?;
     let data_dir = stack.data_dir().to_owned();
+    // Whoever writes files from here on writes them where this stack is.
+    config.stack.data_dir = Some(data_dir.clone());
     let own_log = paths::own_log(&data_dir);
     match paths::open_log(&own_log) {
         Ok(file) => log.open(file),

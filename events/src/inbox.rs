@@ -39,7 +39,7 @@ pub struct CommandRejected {
     /// The command's body, or what the sender of this fact kept of it; null when it was not JSON or too large.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub body: Value,
-    /// When the command was taken from the queue.
+    /// When the queue took the command.
     pub taken_at: Timestamp,
 }
 

@@ -226,6 +226,7 @@ impl<H: Handler> Walk<'_, H> {
                     let labels = [("consumer", self.name.to_owned())];
                     let now = clock::now().timestamp_micros() as f64 / 1e6;
                     metrics::gauge!(telemetry::CONSUMER_HEARTBEAT_TIMESTAMP_SECONDS, &labels).set(now);
+                    metrics::gauge!(telemetry::CONSUMER_PARKED_STREAMS, &labels).set(self.parked.len() as f64);
                     self.release().await?;
                 }
             }
@@ -239,6 +240,7 @@ impl<H: Handler> Walk<'_, H> {
         let labels = [("consumer", self.name.to_owned())];
         metrics::gauge!(telemetry::CONSUMER_LAG_EVENTS, &labels).set(lag as f64);
         metrics::gauge!(telemetry::CONSUMER_CHECKPOINT_SEQUENCE, &labels).set(self.checkpoint.sequence() as f64);
+        metrics::gauge!(telemetry::CONSUMER_PARKED_STREAMS, &labels).set(self.parked.len() as f64);
         metrics::gauge!(telemetry::CONSUMER_HEAD_SEQUENCE, &labels).set((self.checkpoint.sequence() + lag) as f64);
     }
 

@@ -20,7 +20,7 @@ pub const CONSUMER_CHECKPOINT_SEQUENCE: &str = "airstream_consumer_checkpoint_se
 pub const CONSUMER_LAG_EVENTS: &str = "airstream_consumer_lag_events";
 /// Unix time at which a consumer's loop last turned, by `consumer`: a quiet log must not look like a dead loop.
 pub const CONSUMER_HEARTBEAT_TIMESTAMP_SECONDS: &str = "airstream_consumer_heartbeat_timestamp_seconds";
-/// Commits that a consumer has set aside, by `consumer`.
-pub const CONSUMER_PARKED_EVENTS: &str = "airstream_consumer_parked_events";
+/// Streams that a consumer has set aside, by `consumer`: their commits wait for a person.
+pub const CONSUMER_PARKED_STREAMS: &str = "airstream_consumer_parked_streams";
 /// Effects performed, by `consumer` and `outcome` (`done`, `retry`, `parked`).
 pub const EFFECTS_TOTAL: &str = "airstream_effects_total";

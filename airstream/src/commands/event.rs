@@ -182,7 +182,7 @@ fn print(context: &Context<'_>, message: &Message) -> Outcome<bool> {
         context.console.say(&format!("the server says: {}", short(&message.data, 200)));
         return Ok(false);
     };
-    if event.get("specversion").is_none() {
+    if event.get("specversion").is_none() && field(&event, "type") != "unreadable" {
         // A problem document: the stream is about to end.
         context.console.say(&format!("the server says: {}", field(&event, "detail")));
         return Ok(false);

@@ -17,7 +17,7 @@ pub(crate) enum Verb {
         all: bool,
     },
     /// Show one in full
-    #[command(after_long_help = "Example:\n  airstream parked show 17")]
+    #[command(after_long_help = "Example:\n  airstream parked show runs_v1@16")]
     Show {
         /// Its id
         id: String,

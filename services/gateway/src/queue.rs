@@ -234,7 +234,12 @@ impl Work {
         });
         let Ok(stream) = StreamName::new(tenant.as_str(), events::inbox::CATEGORY, name) else { return true };
         let Ok(id) = CommandId::new(name) else { return true };
-        let request = Request::internal(stream, "reject", rejected.to_string()).with_id(id);
+        let word = |name: &str| delivery.header(name).filter(|text| kernel::storable::is_word(text)).map(str::to_owned);
+        let request = Request {
+            correlation: word(headers::CORRELATION_ID),
+            traceparent: word(headers::TRACEPARENT),
+            ..Request::internal(stream, "reject", rejected.to_string()).with_id(id)
+        };
         match self.until_decided(request).await {
             None => false,
             Some(Ok(())) => true,
