@@ -10,9 +10,11 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::error::StartError;
+use crate::leftovers;
 use crate::secrets::random_hex;
 use crate::state;
 use crate::users::{RunAs, require_way_to};
+use crate::wait;
 
 /// macOS allows 104 bytes for a socket path, its end mark included; Linux four more.
 const SOCKET_PATH_BYTES: usize = 103;
@@ -196,13 +198,20 @@ fn lock(folder: &Path) -> Result<File, StartError> {
         .mode(0o600)
         .open(&path)
         .map_err(|error| StartError::io("open", &path, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            let pid = state::read(&folder.join("state.json")).holder.map(|holder| holder.pid);
-            Err(StartError::AlreadyRunning { data_dir: folder.to_owned(), pid })
+    let holder = || state::read(&folder.join("state.json")).holder;
+    // A killed process gives its lock back when its last thread has ended, some milliseconds after it has stopped being
+    // anybody: who kills a stack and starts it again at once should not be told that it is running.
+    let dying = || holder().is_some_and(|holder| !leftovers::still_there(&holder));
+    let taken = wait::until(Duration::from_secs(5), || match file.try_lock() {
+        Err(TryLockError::WouldBlock) if dying() => None,
+        other => Some(other),
+    });
+    match taken {
+        Some(Ok(())) => Ok(file),
+        Some(Err(TryLockError::Error(error))) => Err(StartError::io("lock", &path, error)),
+        Some(Err(TryLockError::WouldBlock)) | None => {
+            Err(StartError::AlreadyRunning { data_dir: folder.to_owned(), pid: holder().map(|holder| holder.pid) })
         }
-        Err(TryLockError::Error(error)) => Err(StartError::io("lock", &path, error)),
     }
 }
 

@@ -33,7 +33,8 @@ pub(crate) fn start_time(pid: u32) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-fn still_there(process: &Process) -> bool {
+/// Whether this very process lives, not another one with its number.
+pub(crate) fn still_there(process: &Process) -> bool {
     process.started.is_some() && start_time(process.pid) == process.started
 }
 
