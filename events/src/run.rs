@@ -19,6 +19,7 @@ facts! {
     Started = "run.started", version 1;
     StepScheduled = "run.step_scheduled", version 1;
     StepStarted = "run.step_started", version 1;
+    StepReturned = "run.step_returned", version 1;
     StepCompleted = "run.step_completed", version 1;
     StepFailed = "run.step_failed", version 1;
     StepTimedOut = "run.step_timed_out", version 1;
@@ -74,6 +75,17 @@ pub struct StepStarted {
     pub worker: String,
     /// When the attempt counts as timed out.
     pub deadline: Timestamp,
+}
+
+/// A claim was taken back, because the worker was gone before it could hear of it. The attempt may be claimed again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepReturned {
+    /// The step's id.
+    pub step: String,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// Who had claimed it.
+    pub worker: String,
 }
 
 /// A step is done.

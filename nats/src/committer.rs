@@ -4,12 +4,12 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use async_nats::Client;
 use futures::future::join_all;
 use kernel::Position;
 use runtime::{Append, AppendError, telemetry};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::Connection;
 use crate::ack::Outcome;
 use crate::batch::{MAX_BATCH, publish, publish_together};
 
@@ -27,7 +27,7 @@ pub(crate) struct Waiting {
 }
 
 /// Runs until every sender is gone.
-pub(crate) async fn run(client: Client, mut inbox: mpsc::Receiver<Waiting>) {
+pub(crate) async fn run(connection: Connection, mut inbox: mpsc::Receiver<Waiting>) {
     let mut gathered: Vec<Waiting> = Vec::new();
     while let Some(first) = inbox.recv().await {
         gathered.push(first);
@@ -38,7 +38,7 @@ pub(crate) async fn run(client: Client, mut inbox: mpsc::Receiver<Waiting>) {
             }
             let began = Instant::now();
             metrics::histogram!(telemetry::GROUP_COMMIT_SIZE).record(group.len() as f64);
-            write(&client, group).await;
+            write(&connection, group).await;
             metrics::histogram!(telemetry::APPEND_DURATION_SECONDS).record(began.elapsed().as_secs_f64());
         }
     }
@@ -67,11 +67,13 @@ fn take_group(gathered: &mut Vec<Waiting>, inbox: &mut mpsc::Receiver<Waiting>) 
     group
 }
 
-async fn write(client: &Client, group: Vec<Waiting>) {
+async fn write(connection: &Connection, group: Vec<Waiting>) {
+    let client = &connection.client;
     if group.len() >= MIN_BATCH {
         let commits: Vec<&Append> = group.iter().map(|waiting| &waiting.commit).collect();
         match publish_together(client, &commits).await {
             Outcome::Written(last) => {
+                connection.note_trouble(None);
                 // A batch is written without gaps, so the others' places follow from the last one's.
                 let first = last + 1 - group.len() as u64;
                 for (index, waiting) in group.into_iter().enumerate() {
@@ -80,6 +82,7 @@ async fn write(client: &Client, group: Vec<Waiting>) {
                 return;
             }
             Outcome::Failed(error) => {
+                connection.note_trouble(trouble(&error));
                 for waiting in group {
                     let _ = waiting.reply.send(Err(error.clone()));
                 }
@@ -91,6 +94,16 @@ async fn write(client: &Client, group: Vec<Waiting>) {
     }
     let outcomes = join_all(group.iter().map(|waiting| publish(client, &waiting.commit))).await;
     for (waiting, outcome) in group.into_iter().zip(outcomes) {
-        let _ = waiting.reply.send(outcome.position());
+        let result = outcome.position();
+        connection.note_trouble(result.as_ref().err().and_then(trouble));
+        let _ = waiting.reply.send(result);
+    }
+}
+
+/// What an operator should know of: a log that does not answer, or refuses. A conflict is an answer.
+fn trouble(error: &AppendError) -> Option<String> {
+    match error {
+        AppendError::Conflict | AppendError::TooLarge { .. } => None,
+        AppendError::Ambiguous(_) | AppendError::Refused(_) | AppendError::Unavailable(_) => Some(error.to_string()),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, Message, Subject};
+use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind, Subject};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -22,7 +22,15 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// Whether it repeats an earlier answer.
     pub repeated: bool,
+    /// What to do when nobody is there to hear it any more.
+    pub unheard: Option<Unheard>,
 }
+
+/// Undoes what an answer that nobody heard has done.
+pub type Unheard = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
+
+/// How long the server may take to tell that nobody listens on an inbox.
+const NOBODY_THERE: Duration = Duration::from_millis(500);
 
 impl Reply {
     /// A problem document.
@@ -33,7 +41,7 @@ impl Reply {
 
     /// A JSON document.
     pub fn of(status: u16, document: &impl Serialize, repeated: bool) -> Self {
-        Self { status, body: serde_json::to_vec(document).unwrap_or_default(), repeated }
+        Self { status, body: serde_json::to_vec(document).unwrap_or_default(), repeated, unheard: None }
     }
 }
 
@@ -127,6 +135,16 @@ async fn send(client: &Client, to: Subject, reply: Reply) {
     map.insert("Content-Type", if reply.status < 400 { "application/json" } else { "application/problem+json" });
     if reply.repeated {
         map.insert(headers::REPEATED, "true");
+    }
+    if let Some(undo) = reply.unheard {
+        // Sent as a request that nobody answers: silence means that it was delivered.
+        let request = Request::new().headers(map).payload(reply.body.into()).timeout(Some(NOBODY_THERE));
+        if let Err(error) = client.send_request(to, request).await
+            && error.kind() == RequestErrorKind::NoResponders
+        {
+            undo().await;
+        }
+        return;
     }
     if let Err(error) = client.publish_with_headers(to, map, reply.body.into()).await {
         // The caller's retry with the same command id will find the answer.

@@ -15,7 +15,7 @@ pub mod subjects;
 pub mod topology;
 
 pub use connection::{Connection, Credentials};
-pub use door::{Handle, Incoming, Reply, serve};
+pub use door::{Handle, Incoming, Reply, Unheard, serve};
 pub use durability::{Durability, durability};
 pub use log::JetStreamLog;
 pub use queue::{Delivery, QueueError, WorkQueue};

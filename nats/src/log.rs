@@ -23,7 +23,7 @@ impl JetStreamLog {
     #[must_use]
     pub fn new(connection: Connection) -> Self {
         let (committer, inbox) = mpsc::channel(Self::QUEUE);
-        tokio::spawn(committer::run(connection.client.clone(), inbox));
+        tokio::spawn(committer::run(connection.clone(), inbox));
         Self { connection, committer }
     }
 }

@@ -153,15 +153,22 @@ impl WorkQueue {
             .stream()
             .max_messages_per_batch(500)
             .expires(Duration::from_secs(30))
-            .heartbeat(Duration::from_secs(5))
+            .heartbeat(Duration::from_secs(2))
             .messages()
             .await
             .map_err(|error| failed(ATTEMPT, error))?;
-        let deliveries = futures::stream::unfold((messages, 0_u64, false), |(mut messages, seen, ended)| async move {
+        let renewed = Box::pin(self.connection.renewed());
+        let deliveries = futures::stream::unfold((messages, renewed, 0_u64, false), |state| async move {
+            let (mut messages, mut renewed, seen, ended) = state;
             if ended {
                 return None;
             }
-            let result = match messages.next().await {
+            let next = tokio::select! {
+                biased;
+                () = &mut renewed => None,
+                next = messages.next() => next,
+            };
+            let result = match next {
                 None => Err(failed(ATTEMPT, "the consumer ended")),
                 Some(Err(error)) => Err(failed(ATTEMPT, error)),
                 // A delivery that went elsewhere would let those behind it overtake it.
@@ -172,7 +179,7 @@ impl WorkQueue {
                 },
             };
             let ended = result.is_err();
-            Some((result, (messages, seen + 1, ended)))
+            Some((result, (messages, renewed, seen + 1, ended)))
         });
         Ok(deliveries.boxed())
     }

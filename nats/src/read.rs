@@ -148,16 +148,24 @@ pub(crate) async fn follow(
         // Many small commits or few large ones: what waits in our memory stays bounded.
         .max_bytes_per_batch(16 * 1024 * 1024)
         .expires(Duration::from_secs(30))
-        .heartbeat(Duration::from_secs(5))
+        .heartbeat(Duration::from_secs(2))
         .messages()
         .await
         .map_err(|error| failed(ATTEMPT, error))?;
+    let renewed = Box::pin(connection.renewed());
     // The consumer must live as long as its messages are read.
-    let commits = futures::stream::unfold((messages, 0_u64, false), |(mut messages, seen, ended)| async move {
+    let commits = futures::stream::unfold((messages, renewed, 0_u64, false), |state| async move {
+        let (mut messages, mut renewed, seen, ended) = state;
         if ended {
             return None;
         }
-        let (result, seen) = match messages.next().await {
+        // The server would tell by silence that our consumer is gone; a new connection tells at once.
+        let next = tokio::select! {
+            biased;
+            () = &mut renewed => None,
+            next = messages.next() => next,
+        };
+        let (result, seen) = match next {
             None => (Err(failed(ATTEMPT, "the consumer ended")), seen),
             Some(Err(error)) => (Err(failed(ATTEMPT, error)), seen),
             Some(Ok(message)) => match message.info() {
@@ -173,7 +181,7 @@ pub(crate) async fn follow(
             },
         };
         let ended = result.is_err();
-        Some((result, (messages, seen, ended)))
+        Some((result, (messages, renewed, seen, ended)))
     });
     Ok(Reader { waiting, commits: commits.boxed() })
 }

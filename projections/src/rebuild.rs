@@ -50,8 +50,10 @@ pub struct Fold {
     pub position: Position,
     /// Rows folded, of all tables.
     pub rows: i64,
-    /// What differed; always empty after a rebuild without comparison.
+    /// What differed.
     pub differences: Vec<Difference>,
+    /// Commits that are in neither, because the live projection has parked or skipped them.
+    pub parked: usize,
 }
 
 const PARKED: &str = "SELECT position FROM airstream.parked WHERE consumer = $1";
@@ -195,7 +197,7 @@ impl<P: Projector> Beside<P> {
             );
             sqlx::raw_sql(AssertSqlSafe(ddl)).execute(connection).await.map_err(failed("switch"))?;
         }
-        Ok(Fold { projection: schema::<P>(), position: self.position, rows, differences })
+        Ok(Fold { projection: schema::<P>(), position: self.position, rows, differences, parked: self.parked.len() })
     }
 
     async fn fold_until(

@@ -62,6 +62,32 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
+/// A part of the path that names something: a text that can be a name or an id at all. What does not exist is still 404,
+/// but what cannot exist does not reach a database.
+pub struct Segment(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segment {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
+        let found = axum::extract::Path::<String>::from_request_parts(parts, state).await;
+        let text = found.ok().map(|path| path.0).filter(|text| kernel::storable::is_word(text));
+        let detail = "The last part of the path is not a name: use 1 to 128 visible ASCII characters without blanks.";
+        Ok(Self(text.ok_or_else(|| Problem::new(400, "invalid_name", detail))?))
+    }
+}
+
+/// Checks a name from a query.
+///
+/// # Errors
+/// 400 `invalid_query`.
+pub fn name(parameter: &str, text: &str) -> Result<(), Fault> {
+    match kernel::storable::is_word(text) {
+        true => Ok(()),
+        false => Err(Problem::new(400, "invalid_query", format!("`{parameter}` is not a name.")).into()),
+    }
+}
+
 /// `limit` and `cursor`.
 #[derive(Debug, Clone, serde::Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]

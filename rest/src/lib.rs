@@ -8,7 +8,7 @@ mod fault;
 
 pub use answer::answer;
 pub use caller::{Access, Caller};
-pub use extract::{AtLeast, Chain, IdempotencyKey, PageQuery, Payload, Query};
+pub use extract::{AtLeast, Chain, IdempotencyKey, PageQuery, Payload, Query, Segment, name};
 pub use fault::Fault;
 
 /// One page of a list.

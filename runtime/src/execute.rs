@@ -298,7 +298,7 @@ impl Executor {
         match tokio::time::timeout(self.0.environment.options.deadline, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(defect("the command's handler ended without an answer")),
-            Err(_) => Err(outcome_unknown("it took too long")),
+            Err(_) => Err(outcome_unknown("it took too long; if that goes on, /readyz tells what is wrong")),
         }
     }
 }

@@ -15,11 +15,9 @@ pub(crate) fn nats_users(config: &Config) -> Vec<embedded::NatsUser> {
         "$JS.API.STREAM.MSG.GET.EVENTS",
         "$JS.API.DIRECT.GET.EVENTS",
         "$JS.API.DIRECT.GET.EVENTS.>",
-        "$JS.API.CONSUMER.CREATE.EVENTS",
         "$JS.API.CONSUMER.CREATE.EVENTS.>",
         "$JS.API.CONSUMER.INFO.EVENTS.>",
         "$JS.API.CONSUMER.MSG.NEXT.EVENTS.>",
-        "$JS.API.CONSUMER.DELETE.EVENTS.>",
         "$JS.ACK.EVENTS.>",
     ];
     let publish = own.into_iter().chain(read.map(str::to_owned)).collect();

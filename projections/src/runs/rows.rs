@@ -141,6 +141,12 @@ impl Fold {
                 step.deadline = Some(started.deadline);
                 step.started_at = Some(at);
             }),
+            Event::StepReturned(returned) => self.step(key, &returned.step, |step| {
+                step.status = "scheduled".to_owned();
+                step.worker = None;
+                step.deadline = None;
+                step.started_at = None;
+            }),
             Event::StepCompleted(completed) => {
                 let output = match &completed.output_of {
                     None => some(&completed.output),

@@ -28,7 +28,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::routes;
@@ -115,7 +114,7 @@ fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router
     let (inside, mut description) = inside.split_for_parts();
     let (outside, health) = routes::health::router(connection, database).split_for_parts();
     description.merge(health);
-    secure(&mut description);
+    crate::openapi::complete(&mut description, &["/livez", "/readyz"]);
     let description = Arc::new(description);
     let inside = inside
         .route("/openapi.json", get(move || async move { Json((*description).clone()) }))
@@ -129,14 +128,6 @@ fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router
         .layer(middleware::from_fn_with_state(options.request_timeout, within_time))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(traced))
-}
-
-fn secure(description: &mut utoipa::openapi::OpenApi) {
-    let components = description.components.get_or_insert_default();
-    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
-    components.add_security_scheme("token", SecurityScheme::Http(bearer));
-    let required = utoipa::openapi::security::SecurityRequirement::new("token", Vec::<String>::new());
-    description.security = Some(vec![required]);
 }
 
 fn metrics_text(metrics: &PrometheusHandle) -> Response {

@@ -8,6 +8,7 @@ mod access;
 pub mod bus;
 pub mod decider;
 mod http;
+mod openapi;
 pub mod queue;
 mod routes;
 

@@ -137,7 +137,8 @@ async fn read(response: reqwest::Response, max_bytes: u32) -> Outcome {
             return failed("response_too_large", format!("the answer has more than {max_bytes} bytes"), false);
         }
     }
-    if status >= 400 {
+    // Redirects are not followed, so one is not an answer either: the definition names the wrong place.
+    if status >= 300 {
         let start: String = readable(&bytes).chars().take(300).collect();
         // Asking again helps against overload and breakdown, not against a request that is wrong.
         let retryable = status >= 500 || matches!(status, 408 | 425 | 429);

@@ -103,7 +103,16 @@ impl Reactor for Steps {
     const CATEGORIES: &'static [&'static str] = &[events::run::CATEGORY];
 
     fn plan(&self, event: &Envelope<'_>) -> Result<Vec<Plan>, FactError> {
-        Ok(plans(&event.decode()?))
+        let mut plans = plans(&event.decode()?);
+        // An attempt that was given back is offered again: another effect, so it needs another name.
+        for plan in &mut plans {
+            if let Plan::Do { name, .. } = plan
+                && event.type_name == "run.step_returned"
+            {
+                *name = format!("{name}/{}", event.streamversion);
+            }
+        }
+        Ok(plans)
     }
 
     fn is_outward(&self, effect: &EffectRow) -> bool {
@@ -149,6 +158,10 @@ fn plans(event: &Event) -> Vec<Plan> {
         }
         Event::StepStarted(started) => {
             vec![plan(What::TimeOut, &started.step, started.attempt, Some(started.deadline))]
+        }
+        Event::StepReturned(returned) => {
+            let (step, attempt) = (returned.step.as_str(), returned.attempt);
+            vec![cancel(What::TimeOut, step, attempt), plan(What::Offer, step, attempt, None)]
         }
         Event::StepCompleted(done) => vec![cancel(What::TimeOut, &done.step, done.attempt)],
         Event::StepFailed(failed) => vec![cancel(What::TimeOut, &failed.step, failed.attempt)],

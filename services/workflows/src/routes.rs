@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use kernel::{CommandId, Position, Problem, StreamId, StreamName};
 use projections::runs::{RunRow, Runs, StepRow, Wanted};
 use projections::workflows::{WorkflowRow, Workflows};
 use projections::{Database, Projector, runs, wait_until, workflows};
-use rest::{AtLeast, Caller, Chain, Fault, IdempotencyKey, Page, PageQuery, Payload, Query, documents};
+use rest::{AtLeast, Caller, Chain, Fault, IdempotencyKey, Page, PageQuery, Payload, Query, Segment, documents};
 use runtime::{Answer, Commands, Request, clock};
 use serde::Deserialize;
 use serde_json::Value;
@@ -86,6 +86,9 @@ async fn list_workflows(
 ) -> Result<Json<Page<WorkflowRow>>, Fault> {
     let limit = query.limit()?;
     let after = query.cursor.unwrap_or_default();
+    if !after.is_empty() {
+        rest::name("cursor", &after)?;
+    }
     let rows = workflows::list(routes.database.pool(), &caller.tenant, &after, limit as i64 + 1).await?;
     Ok(Json(Page::of(rows, limit, |row| row.workflow_id.clone())))
 }
@@ -106,7 +109,7 @@ struct Version {
 async fn get_workflow(
     State(routes): State<Routes>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     Query(query): Query<Version>,
 ) -> Result<Json<WorkflowRow>, Fault> {
     routes.fresh::<Workflows>(&AtLeast { at_least: query.at_least }).await?;
@@ -124,7 +127,7 @@ async fn get_workflow(
 async fn define_workflow(
     State(routes): State<Routes>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     IdempotencyKey(key): IdempotencyKey,
     chain: Chain,
     Payload(body): Payload,
@@ -141,7 +144,7 @@ async fn define_workflow(
 async fn retire_workflow(
     State(routes): State<Routes>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     IdempotencyKey(key): IdempotencyKey,
     chain: Chain,
     Payload(body): Payload,
@@ -170,7 +173,7 @@ struct StartRun {
 async fn start_run(
     State(routes): State<Routes>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     IdempotencyKey(key): IdempotencyKey,
     chain: Chain,
     body: Payload,
@@ -225,6 +228,9 @@ async fn list_runs(
         let detail = "`status` is one of running, completed, failed, cancelled.";
         return Err(Problem::new(400, "invalid_query", detail).into());
     }
+    if let Some(workflow) = &query.workflow {
+        rest::name("workflow", workflow)?;
+    }
     routes.fresh::<Runs>(&AtLeast { at_least: query.at_least }).await?;
     let page = PageQuery { limit: query.limit, cursor: query.cursor };
     let limit = page.limit()?;
@@ -254,7 +260,7 @@ struct RunWithSteps {
 async fn get_run(
     State(routes): State<Routes>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     Query(at_least): Query<AtLeast>,
 ) -> Result<Json<RunWithSteps>, Fault> {
     routes.fresh::<Runs>(&at_least).await?;
@@ -271,7 +277,7 @@ async fn get_run(
 async fn cancel_run(
     State(routes): State<Routes>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     IdempotencyKey(key): IdempotencyKey,
     chain: Chain,
     Payload(body): Payload,

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use events::run::{
-    self, Cancelled, Event, Source, Started, StepCompleted, StepError, StepFailed, StepStarted, StepTimedOut,
+    self, Cancelled, Event, Source, Started, StepCompleted, StepError, StepFailed, StepReturned, StepStarted,
+    StepTimedOut,
 };
 use events::workflow::{Kind, Step};
 use kernel::{Decider, PrincipalId, Timestamp};
@@ -71,6 +72,7 @@ impl Decider for Run {
                 after_failure(found, attempt, error, retry_after_ms, &run, at, &mut events);
                 Ok(events)
             }
+            Command::ReturnStep { step, attempt, worker } => give_back(running(state)?, step, attempt, worker),
             Command::TimeOutStep { step, attempt, run, at } => time_out(running(state)?, step, attempt, &run, at),
             Command::FinishWait { step, attempt, at } => finish_wait(running(state)?, step, attempt, at),
             Command::RetryStep { step, attempt, at } => retry(running(state)?, &step, attempt, at),
@@ -93,7 +95,9 @@ fn is_repeated(state: &State, command: &Command) -> bool {
         }
         Command::FailStep { step, attempt, .. } => (step, attempt, Fate::Failed),
         Command::TimeOutStep { step, attempt, .. } => (step, attempt, Fate::TimedOut),
-        Command::Start { .. } | Command::StartStep { .. } | Command::RetryStep { .. } => return false,
+        Command::Start { .. } | Command::StartStep { .. } | Command::ReturnStep { .. } | Command::RetryStep { .. } => {
+            return false;
+        }
     };
     state.fate(step) == Some((*attempt, fate))
 }
@@ -183,6 +187,15 @@ fn claim(run: &Running, step: &str, attempt: u32, worker: String, at: Timestamp)
         Phase::Started { worker: by, .. } if *by == worker => Ok(vec![]),
         Phase::Started { worker: by, .. } => Err(Rejection::AlreadyClaimed { by: by.clone() }),
         Phase::Backoff { due_at } => Err(Rejection::not_due(*due_at, at)),
+    }
+}
+
+/// Only the claim that was made for this worker is taken back: by now the attempt may be somebody else's.
+fn give_back(run: &Running, step: String, attempt: u32, worker: String) -> Result<Vec<Event>, Rejection> {
+    let (_, _, phase) = active(run, &step, attempt)?;
+    match phase {
+        Phase::Started { worker: by, .. } if *by == worker => Ok(vec![StepReturned { step, attempt, worker }.into()]),
+        _ => Ok(vec![]),
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use events::workflow::StepKind;
 use kernel::{PrincipalId, Problem, StreamName, TenantId, Timestamp};
-use nats::{Delivery, Handle, Incoming, Reply, WorkQueue};
+use nats::{Delivery, Handle, Incoming, Reply, Unheard, WorkQueue};
 use rest::Access;
 use runtime::{Commands, Executor, Request};
 use serde::{Deserialize, Serialize};
@@ -152,14 +152,37 @@ impl WorkDoor {
             let (door, access) = (self.clone(), Arc::clone(&access));
             Box::pin(async move {
                 match door.answer(&*access, &message).await {
-                    Ok(task) => Reply::of(if task.is_some() { 200 } else { 204 }, &json!({ "task": task }), false),
+                    Ok(None) => Reply::of(204, &json!({ "task": null }), false),
+                    Ok(Some((task, worker))) => {
+                        let unheard = door.clone().give_back(&message, &task, worker);
+                        Reply { unheard, ..Reply::of(200, &json!({ "task": task }), false) }
+                    }
                     Err(problem) => Reply::problem(&problem),
                 }
             })
         })
     }
 
-    async fn answer(&self, access: &dyn Access, message: &Incoming) -> Result<Option<Task>, Problem> {
+    /// A worker that went away while it waited must not take the attempt, and minutes of its deadline, with it.
+    fn give_back(self, message: &Incoming, task: &Task, worker: String) -> Option<Unheard> {
+        let tenant = message.subject().split('.').nth(1)?;
+        let stream = StreamName::new(tenant, events::run::CATEGORY, &task.run).ok()?;
+        let body = json!({ "step": task.step, "attempt": task.attempt, "worker": worker }).to_string();
+        Some(Box::new(move || {
+            Box::pin(async move {
+                let request = Request::internal(stream, "return-step", body);
+                match self.executor.execute(request).await {
+                    Ok(answer) => {
+                        tracing::debug!(stream = answer.stream, "a worker was gone; its task is offered again")
+                    }
+                    // Its deadline will do the same, later.
+                    Err(problem) => tracing::warn!(%problem, "a task that nobody heard of could not be given back"),
+                }
+            })
+        }))
+    }
+
+    async fn answer(&self, access: &dyn Access, message: &Incoming) -> Result<Option<(Task, String)>, Problem> {
         let tokens: Vec<&str> = message.subject().split('.').collect();
         let [_, tenant, principal, name] = tokens.as_slice() else {
             let detail = "Ask on work.<tenant>.<principal>.<task name>.";
@@ -171,7 +194,12 @@ impl WorkDoor {
             return Err(Problem::new(404, "unknown_tenant", format!("There is no tenant `{tenant}`.")));
         }
         let asking: Asking = kernel::object(message.payload())?;
-        self.next(&tenant, &principal, name, &asking).await
+        if asking.worker.as_ref().is_some_and(|worker| worker.is_empty() || worker.chars().any(char::is_control)) {
+            let detail = "a name without control characters.".to_owned();
+            return Err(Problem::invalid(vec![kernel::FieldError { pointer: "/worker".to_owned(), detail }]));
+        }
+        let worker = asking.worker.clone().unwrap_or_else(|| principal.to_string());
+        Ok(self.next(&tenant, &principal, name, &asking).await?.map(|task| (task, worker)))
     }
 
     async fn claim(

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use kernel::{Problem, StreamName};
 use projections::commits::CommitRow;
 use projections::inbox::RejectedRow;
 use projections::{Database, commits, inbox};
-use rest::{Caller, Chain, Fault, IdempotencyKey, Page, PageQuery, Payload, Query, documents};
+use rest::{Caller, Chain, Fault, IdempotencyKey, Page, PageQuery, Payload, Query, Segment, documents};
 use runtime::{Commands, Executor, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -127,7 +127,7 @@ struct Fate {
 /// Shows what became of a command.
 #[utoipa::path(get, path = "/v1/commands/{id}", tag = "commands", params(("id" = String, Path)),
     responses((status = 200, body = Fate), (status = 404, body = documents::Problem)))]
-async fn show(State(routes): State<Routes>, caller: Caller, Path(id): Path<String>) -> Result<Json<Fate>, Fault> {
+async fn show(State(routes): State<Routes>, caller: Caller, Segment(id): Segment) -> Result<Json<Fate>, Fault> {
     let pool = routes.database.pool();
     let commits = commits::by_id(pool, &caller.tenant, &id).await?;
     let rejected = inbox::by_command(pool, &caller.tenant, &id).await?;

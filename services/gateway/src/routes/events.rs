@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt};
 use kernel::{Category, Cursor, EventId, Position, Problem, StreamId};
 use projections::{Database, commits};
-use rest::{Caller, Fault, Page, PageQuery, Query, documents};
+use rest::{Caller, Fault, Page, PageQuery, Query, Segment, documents};
 use runtime::{Filter, Log, LogError, Recorded};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -236,11 +236,7 @@ async fn tail(routes: Routes, plan: Plan) -> Result<Sse<impl Stream<Item = Resul
 /// Shows the events at a position, of a cursor, or with an event id.
 #[utoipa::path(get, path = "/v1/events/{id}", tag = "events", params(("id" = String, Path)),
     responses((status = 200, body = Page<Placed>), (status = 404, body = documents::Problem)))]
-async fn show(
-    State(routes): State<Routes>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<Json<Page<Placed>>, Fault> {
+async fn show(State(routes): State<Routes>, caller: Caller, Segment(id): Segment) -> Result<Json<Page<Placed>>, Fault> {
     let missing = || Problem::not_found(format!("There is no event `{id}` (or it is not visible yet)."));
     let mut items = Vec::new();
     let (positions, index) = match id.parse::<Cursor>() {

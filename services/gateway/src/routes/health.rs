@@ -64,7 +64,9 @@ async fn ready(State(routes): State<Routes>) -> (StatusCode, Json<Health>) {
         ok: postgres.ok && missing == 0,
         detail: if missing > 0 { format!("{missing} to apply: airstream migrate") } else { String::new() },
     };
-    let checks = vec![nats, postgres, migrated];
+    let trouble = routes.connection.trouble();
+    let log = Check { name: "log", ok: trouble.is_none(), detail: trouble.unwrap_or_default() };
+    let checks = vec![nats, log, postgres, migrated];
     let ok = checks.iter().all(|check| check.ok);
     let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Health { status: if ok { "ok" } else { "failing" }, checks }))

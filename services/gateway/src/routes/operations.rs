@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use kernel::{Position, Problem};
 use projections::status::{ConsumerRow, ParkedRow};
 use projections::{Database, status};
-use rest::{Caller, Fault, Page, Payload, Query, documents};
+use rest::{Caller, Fault, Page, Payload, Query, Segment, documents};
 use runtime::Log;
 use runtime::consume::HandleError;
 use serde::{Deserialize, Serialize};
@@ -81,7 +81,7 @@ async fn consumers(State(routes): State<Routes>, caller: Caller) -> Result<Json<
 #[utoipa::path(post, path = "/v1/projections/{name}/rebuild", tag = "operations", params(("name" = String, Path)),
     responses((status = 200, content_type = "application/x-ndjson", description = "progress, one JSON object per line; the last one has `result` or `problem`"),
         (status = 404, body = documents::Problem)))]
-async fn rebuild(State(routes): State<Routes>, caller: Caller, Path(name): Path<String>) -> Result<Response, Fault> {
+async fn rebuild(State(routes): State<Routes>, caller: Caller, Segment(name): Segment) -> Result<Response, Fault> {
     caller.require_operator()?;
     fold(routes, name, true)
 }
@@ -90,7 +90,7 @@ async fn rebuild(State(routes): State<Routes>, caller: Caller, Path(name): Path<
 #[utoipa::path(post, path = "/v1/projections/{name}/verify", tag = "operations", params(("name" = String, Path)),
     responses((status = 200, content_type = "application/x-ndjson", description = "progress, one JSON object per line; the last one has `result` or `problem`"),
         (status = 404, body = documents::Problem)))]
-async fn verify(State(routes): State<Routes>, caller: Caller, Path(name): Path<String>) -> Result<Response, Fault> {
+async fn verify(State(routes): State<Routes>, caller: Caller, Segment(name): Segment) -> Result<Response, Fault> {
     caller.require_operator()?;
     fold(routes, name, false)
 }
@@ -181,6 +181,10 @@ struct Asked {
     responses((status = 202, body = Asked), (status = 404, body = documents::Problem)))]
 async fn retry(State(routes): State<Routes>, caller: Caller, body: Payload) -> Result<Response, Fault> {
     let which: Which = body.read()?;
+    let unknown = || Problem::not_found("Nothing is parked under that id; `airstream parked list` shows what is.");
+    if which.id.contains(char::is_control) {
+        return Err(unknown().into());
+    }
     let found = status::retry(routes.database.pool(), &caller.tenant, &which.id).await?;
     asked(found, which.id, "retry")
 }
@@ -190,10 +194,14 @@ async fn retry(State(routes): State<Routes>, caller: Caller, body: Payload) -> R
     responses((status = 202, body = Asked), (status = "4XX", body = documents::Problem)))]
 async fn skip(State(routes): State<Routes>, caller: Caller, body: Payload) -> Result<Response, Fault> {
     let which: Which = body.read()?;
+    let unknown = || Problem::not_found("Nothing is parked under that id; `airstream parked list` shows what is.");
+    if which.id.contains(char::is_control) {
+        return Err(unknown().into());
+    }
     let Some(reason) = which.reason.filter(|reason| !reason.trim().is_empty()) else {
         return Err(Problem::new(422, "invalid", "Say why in `reason`: others will ask.").into());
     };
-    let reason = format!("{reason} (by {})", caller.principal);
+    let reason = format!("{} (by {})", reason.replace(char::is_control, " "), caller.principal);
     let found = status::skip(routes.database.pool(), &caller.tenant, &which.id, &reason).await?;
     asked(found, which.id, "skip")
 }

@@ -10,8 +10,8 @@ use super::fields::{Errors, Object};
 const MAX_URL_BYTES: usize = 2_048;
 const MAX_HEADERS: usize = 50;
 const MAX_HEADER_BYTES: usize = 8 * 1024;
-const DEFAULT_MAX_RESPONSE_BYTES: u32 = 256 * 1024;
-const MAX_MAX_RESPONSE_BYTES: u32 = 1024 * 1024;
+const DEFAULT_MAX_RESPONSE_BYTES: u32 = 64 * 1024;
+const MAX_MAX_RESPONSE_BYTES: u32 = 64 * 1024;
 
 /// Headers that belong to the connection, not to the request.
 const OF_THE_CONNECTION: &[&str] = &[

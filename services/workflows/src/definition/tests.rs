@@ -123,7 +123,7 @@ fn the_extended_form_says_more_per_step() {
     let call = step(json!({ "id": "call", "timeout": 2.5, "http": {
         "method": "POST", "url": "https://example.com:8443/a?b=c", "headers": { "X-A": "b" }, "body": null } }));
     let StepKind::Http(http) = call.kind else { panic!("not http") };
-    assert_eq!((http.method, http.timeout_ms, http.max_response_bytes), (Method::Post, 2_500, 256 * 1024));
+    assert_eq!((http.method, http.timeout_ms, http.max_response_bytes), (Method::Post, 2_500, 64 * 1024));
     assert_eq!((http.body, http.headers.get("x-a").map(String::as_str)), (Some(Value::Null), Some("b")));
 
     assert_eq!(step(json!({ "id": 1, "wait": 0.25 })).kind, StepKind::Wait(Wait::ForMs(250)));

@@ -84,6 +84,15 @@ pub enum Command {
         /// See above.
         at: Timestamp,
     },
+    /// A claim did not reach its worker.
+    ReturnStep {
+        /// The step's id.
+        step: String,
+        /// Which attempt, from 1.
+        attempt: u32,
+        /// Who had claimed it.
+        worker: String,
+    },
     /// The deadline of an attempt has passed.
     TimeOutStep {
         /// The step's id.
@@ -123,6 +132,11 @@ impl CommandSet for Command {
         CommandSpec { name: "complete-step", access: Access::Public, about: "Reports that an attempt succeeded." },
         CommandSpec { name: "fail-step", access: Access::Public, about: "Reports that an attempt failed." },
         CommandSpec {
+            name: "return-step",
+            access: Access::Internal,
+            about: "A claim did not reach its worker; another may have the attempt.",
+        },
+        CommandSpec {
             name: "time-out-step",
             access: Access::Internal,
             about: "The deadline of an attempt has passed.",
@@ -151,6 +165,10 @@ impl CommandSet for Command {
             }
             "complete-step" => complete(body, stamp),
             "fail-step" => fail(body, stamp),
+            "return-step" => {
+                let ReturnStep { step, attempt, worker } = kernel::object(body)?;
+                Ok(Self::ReturnStep { step, attempt, worker: cut(worker, MAX_WORKER_CHARS) })
+            }
             "time-out-step" => {
                 let Attempt { step, attempt } = kernel::object(body)?;
                 Ok(Self::TimeOutStep { step, attempt, run: run(), at })
@@ -188,6 +206,14 @@ struct Cancel {
 struct Attempt {
     step: String,
     attempt: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReturnStep {
+    step: String,
+    attempt: u32,
+    worker: String,
 }
 
 #[derive(Deserialize)]

@@ -46,6 +46,9 @@ fn progress(run: &mut Running, event: &Event) {
             let phase = Phase::Started { worker: event.worker.clone(), deadline: event.deadline };
             enter(run, &event.step, event.attempt, phase);
         }
+        Event::StepReturned(event) => {
+            enter(run, &event.step, event.attempt, Phase::Scheduled { due_at: None, deadline: None });
+        }
         Event::StepCompleted(event) => {
             let output = match &event.output_of {
                 None => event.output.clone(),

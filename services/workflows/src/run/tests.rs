@@ -444,3 +444,23 @@ fn what_is_too_large_or_misspelt_is_refused_when_it_is_read() {
     let report = json!({ "type": "a", "message": "b", "retry_after_seconds": -1 });
     assert_eq!(status("fail-step", json!({ "step": "1", "attempt": 1, "error": report })), Some(422));
 }
+
+#[test]
+fn a_claim_that_nobody_heard_of_is_given_back_once_and_another_worker_gets_the_same_attempt() {
+    let give_back =
+        |worker: &str| by("airstream", 1, "return-step", json!({ "step": "1", "attempt": 1, "worker": worker }));
+    let returned = events::run::StepReturned { step: "1".into(), attempt: 1, worker: "a".into() };
+    one_task_running()
+        .when(claim_by("a", 0, 1))
+        .then([claimed("1", 1, "a", at(10))])
+        .when(give_back("somebody else"))
+        .then_nothing()
+        .when(give_back("a"))
+        .then([returned.into()])
+        .when(give_back("a"))
+        .then_nothing()
+        .when(claim_by("b", 5, 1))
+        .then([claimed("1", 1, "b", at(15))])
+        .when(give_back("a"))
+        .then_nothing();
+}
