@@ -140,6 +140,65 @@ async fn a_tenants_program_reaches_its_own_doors_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_caller_cannot_have_the_platform_write_its_answer_into_the_log() {
+    let stack = Stack::up(&[]);
+    let nats = stack.nats().await;
+    ask(&nats, "cmd.dev.dev.workflow.wf_12345.define", EXAMPLE, None).await;
+    // The server checks where one publishes, not where one wants the answer.
+    for reply in ["ev.12.dev.workflow.wf_12345", "queue.dev.other.run.x.cancel", "tasks.dev.x"] {
+        nats.publish_with_reply("cmd.dev.dev.workflow.wf_12345.retire", reply, r#"{"reason":5}"#.into()).await.unwrap();
+    }
+    nats.flush().await.unwrap();
+    let (status, answer) = ask(&nats, "cmd.dev.dev.workflow.wf_12345.define", EXAMPLE, None).await;
+    assert_eq!((status, &answer["version"]), (200, &json!(1)), "the stream's history was spoilt: {answer}");
+    let log = stack.http().get("/v1/events").await;
+    assert_eq!(log["items"].as_array().unwrap().len(), 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_stored_is_refused_at_every_door() {
+    let stack = Stack::up(&[]);
+    let (nats, http) = (stack.nats().await, stack.http());
+    http.define("w", json!([{ "id": 1, "name": "a" }])).await;
+    http.start("w", "r", json!(null)).await;
+    let nul = "x\u{0}y";
+    let cases = [
+        ("run.n.start", json!({ "workflow": "w", "input": { "a": nul } })),
+        ("run.n.start", json!({ "workflow": "w", "input": { nul: 1 } })),
+        ("run.r.cancel", json!({ "reason": nul })),
+        ("run.r.complete-step", json!({ "step": "1", "attempt": 1, "output": nul })),
+        ("run.r.fail-step", json!({ "step": "1", "attempt": 1, "error": { "type": "t", "message": nul } })),
+        ("workflow.v.define", json!({ "steps": [{ "id": 1, "kind": "pass", "output": nul }] })),
+    ];
+    for (subject, body) in cases {
+        let (status, problem) = ask(&nats, &format!("cmd.dev.dev.{subject}"), &body.to_string(), None).await;
+        assert_eq!((status, problem["code"].as_str()), (422, Some("invalid")), "{subject}: {problem}");
+    }
+    let reply =
+        nats.request("work.dev.dev.a", json!({ "worker": nul, "wait_ms": 50 }).to_string().into()).await.unwrap();
+    let problem: Value = serde_json::from_slice(&reply.payload).unwrap();
+    assert_eq!(problem["code"], "invalid", "{problem}");
+    // A word for tracing that is none is left out, and stops nobody.
+    let mut headers = HeaderMap::new();
+    headers.insert("Airstream-Correlation-Id", "a\u{0}b");
+    let reply = nats.request_with_headers("cmd.dev.dev.run.r.cancel", headers, "{}".into()).await.unwrap();
+    let answer: Value = serde_json::from_slice(&reply.payload).unwrap();
+    assert_eq!(answer["accepted"], true, "{answer}");
+    http.run_in("r", &["cancelled"]).await;
+    for path in [
+        "/v1/workflows/%00",
+        "/v1/commands/%00",
+        "/v1/workflows/runs/%ff",
+        "/v1/workflows?cursor=%00",
+        "/v1/events?from=p1-ffffffffffffffff",
+    ] {
+        let problem = http.json("GET", path, None, 400).await;
+        assert!(problem["code"].is_string(), "{path}: {problem}");
+    }
+    assert_eq!(http.get("/v1/parked").await["items"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_same_command_id_from_many_clients_at_once_is_one_commit() {
     let stack = Stack::up(&[]);
     let nats = stack.nats().await;

@@ -93,6 +93,23 @@ async fn a_worker_that_dies_is_noticed_by_the_deadline_and_another_one_gets_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_went_away_while_it_waited_costs_no_attempt_and_no_time() {
+    let stack = Stack::up(&[]);
+    let http = stack.http();
+    http.define("wf", json!([{ "id": 1, "name": "lonely", "timeout": 60 }])).await;
+    // It asks, and nobody listens for the answer by the time there is something to do.
+    let gone = stack.nats().await;
+    let asking = r#"{"worker":"gone","wait_ms":30000}"#;
+    gone.publish_with_reply("work.dev.dev.lonely", gone.new_inbox(), asking.into()).await.unwrap();
+    gone.flush().await.unwrap();
+    http.start("wf", "r1", json!(null)).await;
+    let task = take(&stack, "lonely").await;
+    assert_eq!(task["attempt"], 1, "the absent worker took an attempt with it");
+    report(&stack, &task, json!("done")).await;
+    http.run_in("r1", &["completed"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_nats_and_a_killed_postgres_come_back_and_nothing_is_lost() {
     let stack = Stack::up(&["--demo"]);
     let http = stack.http();
