@@ -23,8 +23,7 @@ use crate::up;
         airstream status --json               addresses and credentials for scripts\n\n\
         Exit codes:\n  \
         0 ok, 1 failure, 2 usage, 3 not found, 4 not allowed, 5 conflict, 6 findings, 7 timeout,\n  \
-        8 unavailable, 130 interrupted",
-    disable_help_subcommand = true
+        8 unavailable, 130 interrupted"
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -52,7 +51,7 @@ pub(crate) struct Global {
     /// Talk to this server instead of the local stack
     #[arg(long, global = true, value_name = "URL", env = "AIRSTREAM_URL")]
     pub(crate) url: Option<String>,
-    /// The token for --url; better given as AIRSTREAM_TOKEN than here
+    /// The token [default: the local stack's own]; better given as AIRSTREAM_TOKEN than here
     #[arg(long, global = true, value_name = "TOKEN", env = "AIRSTREAM_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
     /// No words but errors
@@ -112,6 +111,22 @@ pub(crate) enum Command {
     /// Print the version
     #[command(after_long_help = "Example:\n  airstream version --json")]
     Version,
+}
+
+impl Command {
+    /// Whether this is about what runs or lies here, so that another server's address has no meaning.
+    pub(crate) fn is_about_this_machine(&self) -> bool {
+        matches!(
+            self,
+            Command::Up(_)
+                | Command::Down(_)
+                | Command::Status(_)
+                | Command::Logs(_)
+                | Command::Serve(_)
+                | Command::Doctor(_)
+                | Command::Migrate(_)
+        )
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The HTTP door from outside: the local stack's, or the one named by `--url`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -21,8 +21,15 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 /// Which server is meant. The local one is looked up again for every connection: it may have been restarted elsewhere.
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
-    Local(PathBuf),
+    Local { data_dir: PathBuf, token: Option<String> },
     Given { url: String, token: Option<String> },
+}
+
+impl Target {
+    /// The stack in this data directory, with its own token.
+    pub(crate) fn local(data_dir: &Path) -> Target {
+        Target::Local { data_dir: data_dir.to_owned(), token: None }
+    }
 }
 
 /// Query parameters.
@@ -38,7 +45,7 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(target: Target) -> Outcome<Client> {
         let plain = match &target {
-            Target::Local(_) => true,
+            Target::Local { .. } => true,
             Target::Given { url, .. } => url.starts_with("http://"),
         };
         let mut builder = reqwest::Client::builder()
@@ -48,7 +55,7 @@ impl Client {
             // Without TLS no certificates are needed, and a machine without any is no obstacle.
             builder = builder.tls_certs_only([]);
         }
-        if matches!(target, Target::Local(_)) {
+        if matches!(target, Target::Local { .. }) {
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(|error| Failure::because(Exit::Failed, &error))?;
@@ -58,9 +65,10 @@ impl Client {
     fn request(&self, method: Method, path: &str) -> Outcome<RequestBuilder> {
         let (base, token) = match &self.target {
             Target::Given { url, token } => (url.trim_end_matches('/').to_owned(), token.clone()),
-            Target::Local(data_dir) => {
+            Target::Local { data_dir, token } => {
                 let running = Running::required(data_dir)?;
-                (running.http, Some(running.token))
+                // Who gives one wants to know whether it is right.
+                (running.http, token.clone().or(Some(running.token)))
             }
         };
         let mut request = self.http.request(method, format!("{base}{path}"));
@@ -231,7 +239,7 @@ mod tests {
         assert_eq!(failure.exit, Exit::Unavailable);
         assert!(failure.message.starts_with(&format!("nobody answers at http://{free}: ")), "{}", failure.message);
         let folder = tempfile::tempdir().unwrap();
-        let client = Client::new(Target::Local(folder.path().to_owned())).unwrap();
+        let client = Client::new(Target::local(folder.path())).unwrap();
         assert_eq!(client.get("/", &Vec::new()).await.unwrap_err().exit, Exit::Unavailable);
         assert_eq!(client.ready().await, None);
     }

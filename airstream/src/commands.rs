@@ -51,9 +51,10 @@ impl Context<'_> {
 
     /// The server that is meant. Whoever names one needs no local configuration.
     pub(crate) fn client(&self) -> Outcome<Client> {
+        let token = self.global.token.clone();
         let target = match &self.global.url {
-            Some(url) => Target::Given { url: url.clone(), token: self.global.token.clone() },
-            None => Target::Local(self.data_dir()?),
+            Some(url) => Target::Given { url: url.clone(), token },
+            None => Target::Local { data_dir: self.data_dir()?, token },
         };
         Client::new(target)
     }
@@ -113,6 +114,17 @@ pub(crate) fn more(console: &Console, page: &Value) {
 
 /// Prints a page: the whole document for programs, the named fields for people.
 pub(crate) fn print_page(console: &Console, page: &Value, fields: &[&str], none: &str) -> Outcome {
+    print_page_without(&[], console, page, fields, none)
+}
+
+/// The same with headings that are left out first when a terminal is too narrow for all.
+pub(crate) fn print_page_without(
+    first: &[&str],
+    console: &Console,
+    page: &Value,
+    fields: &[&str],
+    none: &str,
+) -> Outcome {
     if console.is_json() {
         return console.json(page);
     }
@@ -122,7 +134,7 @@ pub(crate) fn print_page(console: &Console, page: &Value, fields: &[&str], none:
     }
     let headings: Vec<String> = fields.iter().map(|field| field.trim_end_matches("_at").replace('_', " ")).collect();
     let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
-    console.table(&headings, rows(items(page), fields))?;
+    console.table_without(first, &headings, rows(items(page), fields))?;
     more(console, page);
     Ok(())
 }

@@ -31,6 +31,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &Arguments) -> Outcome
         console.say(&format!("a stack is running in {} already (process {})", data_dir.display(), running.pid));
         return told(context, &banner, &running);
     }
+    arguments.check_port(&config)?;
     let (log_path, log) = log(arguments, &data_dir)?;
     let log_from = log.metadata().map(|found| found.len()).unwrap_or(0);
     // Gone when we return; by then the addresses are read, or nobody waits for them.
@@ -102,7 +103,9 @@ async fn wait(child: &mut Child, ready_file: &Path) -> Outcome<Running> {
             return Ok(running);
         }
         if let Ok(Some(status)) = child.try_wait() {
-            return Err(Failure::new(Exit::Failed, format!("the stack did not start ({status})")));
+            // It has found out what kind of no it is.
+            let exit = status.code().map_or(Exit::Failed, Exit::of_code);
+            return Err(Failure::new(exit, format!("the stack did not start ({status})")));
         }
         if Instant::now() > deadline {
             let message =

@@ -1,6 +1,6 @@
 //! How a command ends when it does not end well: an exit code for scripts and a sentence for people.
 
-use std::fmt;
+use std::{fmt, io};
 
 use kernel::Problem;
 use serde_json::Value;
@@ -41,6 +41,21 @@ impl Exit {
             429 | 502 | 503 => Exit::Unavailable,
             _ => Exit::Failed,
         }
+    }
+
+    /// How another process of this program has ended.
+    pub(crate) fn of_code(code: i32) -> Exit {
+        let all = [
+            Exit::Usage,
+            Exit::NotFound,
+            Exit::Auth,
+            Exit::Conflict,
+            Exit::Findings,
+            Exit::Timeout,
+            Exit::Unavailable,
+            Exit::Interrupted,
+        ];
+        all.into_iter().find(|exit| *exit as i32 == code).unwrap_or(Exit::Failed)
     }
 
     /// The problem document's status and code when the problem is ours and not the server's.
@@ -136,7 +151,8 @@ impl Failure {
         let exit = if code == "command_id_reused" { Exit::Conflict } else { Exit::of_status(status) };
         let hint = match (exit, retry) {
             (Exit::Auth, _) => Some(
-                "give --token or AIRSTREAM_TOKEN; `airstream status --json` shows a local stack's token".to_owned(),
+                "give the right token with --token or AIRSTREAM_TOKEN; a local stack needs neither, its own is found"
+                    .to_owned(),
             ),
             (_, Some(ms)) => Some(format!("try again in {ms} ms")),
             _ => None,
@@ -171,14 +187,40 @@ impl fmt::Display for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Failure {
+        let exit = if error.chain().any(nobody_answered) { Exit::Unavailable } else { Exit::Failed };
+        let full = error.chain().any(disk_is_full);
         let error: &(dyn std::error::Error + 'static) = error.as_ref();
-        Failure::because(Exit::Failed, error)
+        let failure = Failure::because(exit, error);
+        if full { failure.hint("the disk is full: free some space and start again") } else { failure }
     }
+}
+
+/// Whether this is what a driver says when there is no server, or none that it can talk to in time.
+fn nobody_answered(cause: &(dyn std::error::Error + 'static)) -> bool {
+    use async_nats::ConnectErrorKind;
+    if let Some(error) = cause.downcast_ref::<sqlx::Error>() {
+        return matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut);
+    }
+    cause.downcast_ref::<async_nats::ConnectError>().is_some_and(|error| {
+        matches!(error.kind(), ConnectErrorKind::Dns | ConnectErrorKind::TimedOut | ConnectErrorKind::Io)
+    })
+}
+
+/// PostgreSQL's `disk_full`.
+fn disk_is_full(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let error = cause.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+    error.is_some_and(|error| error.code().is_some_and(|code| code == "53100"))
 }
 
 impl From<embedded::StartError> for Failure {
     fn from(error: embedded::StartError) -> Failure {
-        Failure::because(Exit::Failed, &error)
+        match &error {
+            embedded::StartError::NotWritable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                let hint = "the folder is another user's: own it, or name a folder of your own with --data-dir";
+                Failure::because(Exit::Auth, &error).hint(hint)
+            }
+            _ => Failure::because(Exit::Failed, &error),
+        }
     }
 }
 
@@ -197,6 +239,23 @@ mod tests {
         assert_eq!(failure.details, ["/steps/0/id: used twice", "(document): too long"]);
         assert_eq!(failure.exit, Exit::Failed);
         assert_eq!(failure.document(), document);
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_unavailable() {
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        let database = projections::Failure { attempt: "connect to Postgres", source: sqlx::Error::Io(refused()) };
+        let database = Failure::from(anyhow::Error::new(database).context("PostgreSQL at h:1 is needed"));
+        assert_eq!(database.exit, Exit::Unavailable);
+        assert!(database.message.starts_with("PostgreSQL at h:1 is needed: could not connect"), "{}", database.message);
+        let bus = async_nats::ConnectError::with_source(async_nats::ConnectErrorKind::Io, refused());
+        assert_eq!(Failure::from(anyhow::Error::new(bus)).exit, Exit::Unavailable);
+        let taken = io::Error::from(io::ErrorKind::AddrInUse);
+        assert_eq!(Failure::from(anyhow::Error::new(taken)).exit, Exit::Failed);
+        assert_eq!(
+            (Exit::of_code(8), Exit::of_code(1), Exit::of_code(101)),
+            (Exit::Unavailable, Exit::Failed, Exit::Failed)
+        );
     }
 
     #[test]

@@ -51,7 +51,9 @@ fn refused(address: SocketAddr, error: &io::Error) -> Failure {
     let port = address.port();
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            format!("find out by whom with `ss -ltnp 'sport = :{port}'`, or set http.bind to another port")
+            format!(
+                "find out by whom with `ss -ltnp 'sport = :{port}'`, or choose another port (`up --port`, http.bind)"
+            )
         }
         io::ErrorKind::PermissionDenied => "ports below 1024 belong to root: set http.bind to a higher one".to_owned(),
         io::ErrorKind::AddrNotAvailable => {

@@ -19,12 +19,32 @@ fn filter(log: &Log, verbose: u8) -> EnvFilter {
         1 => "debug",
         _ => "trace",
     };
-    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    // Postgres' own notices ("does not exist, skipping") say nothing to an operator.
-    match (verbose, "sqlx::postgres::notice=warn".parse()) {
-        (0, Ok(directive)) => filter.add_directive(directive),
-        _ => filter,
+    let mut filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // Postgres' own notices ("does not exist, skipping") say nothing to an operator, and of a lost NATS we tell ourselves,
+    // once, where its client has a line per try.
+    for target in ["sqlx::postgres::notice", "async_nats"] {
+        // Who names a target wants to hear it.
+        if verbose == 0
+            && !level.contains(target)
+            && let Ok(directive) = format!("{target}=warn").parse()
+        {
+            filter = filter.add_directive(directive);
+        }
     }
+    filter
+}
+
+/// A panic is one line of the log. Its backtrace is for whoever asked for one.
+fn panics_are_logged() {
+    let usual = std::panic::take_hook();
+    let backtrace = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0");
+    std::panic::set_hook(Box::new(move |panic| {
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(location, "panic: {}", panic.payload_as_str().unwrap_or("(no message)"));
+        if backtrace {
+            usual(panic);
+        }
+    }));
 }
 
 /// For `serve`.
@@ -40,6 +60,7 @@ pub(crate) fn to_stderr(log: &Log, verbose: u8) {
         if json { lines.json().flatten_event(true).boxed() } else { lines.with_ansi(coloured(terminal)).boxed() };
     // It fails only if there is a subscriber already, which then gets the lines.
     let _ = tracing_subscriber::registry().with(layer.with_filter(filter(log, verbose))).try_init();
+    panics_are_logged();
 }
 
 /// For `up`: everything to the file, warnings to the terminal as well, unless the terminal is that file (`detached`).
@@ -56,6 +77,7 @@ pub(crate) fn to_file(log: &Log, verbose: u8, detached: bool) -> LogFile {
         fmt::layer().with_writer(io::stderr).with_ansi(coloured(terminal)).with_target(false).with_filter(level)
     });
     let _ = tracing_subscriber::registry().with(filter(log, verbose)).with(to_file).with(to_terminal).try_init();
+    panics_are_logged();
     file
 }
 

@@ -24,15 +24,17 @@ mod sse;
 mod state_file;
 mod token;
 mod up;
+mod usage;
 
 use std::process::ExitCode;
-
-use clap::Parser as _;
 
 fn main() -> ExitCode {
     // Before anything that may speak TLS. It fails only if somebody was faster, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let cli = cli::Cli::parse();
+    let cli = match usage::read() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let console = output::Console::new(&cli.global);
     let done = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -2,11 +2,12 @@
 //!
 //! A reader that has seen enough (`| head`) ends the command quietly; words that nobody can read are not worth failing for.
 
+mod table;
+
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
@@ -16,8 +17,6 @@ use crate::failure::{Exit, Failure, Outcome};
 
 /// A cell longer than this is cut: six of them fit into two lines of a terminal.
 const CELL: usize = 48;
-/// As wide as a time, and then it is not wrapped.
-const NARROW: u16 = 20;
 
 /// Where and how this command prints.
 #[derive(Debug, Clone)]
@@ -58,6 +57,11 @@ impl Console {
         self.stdout_is_terminal
     }
 
+    /// How wide the terminal is, if data goes to one.
+    pub(crate) fn width(&self) -> Option<usize> {
+        self.stdout_is_terminal.then(table::terminal_width).flatten()
+    }
+
     /// A line of data.
     pub(crate) fn line(&self, text: &str) -> Outcome {
         self.raw(&format!("{text}\n"))
@@ -89,26 +93,19 @@ impl Console {
         self.line(&text)
     }
 
-    /// Rows under headings. On a terminal wrapped to its width, else one line per row for `grep` and `awk`.
+    /// Rows under headings. On a terminal fitted to its width, else one line per row for `grep` and `awk`.
     pub(crate) fn table(&self, headings: &[&str], rows: Vec<Vec<String>>) -> Outcome {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_header(headings.iter().map(|heading| heading.to_uppercase()));
-        if self.stdout_is_terminal {
-            table.set_content_arrangement(ContentArrangement::Dynamic);
-        } else {
-            table.set_content_arrangement(ContentArrangement::Disabled);
-        }
-        table.add_rows(rows.into_iter().map(|row| row.into_iter().map(|cell| one_line(&cell))));
-        // Times and short names stay in one line; the long columns share what is left.
-        let widths = table.column_max_content_widths();
-        for (column, width) in table.column_iter_mut().zip(widths) {
-            if width <= NARROW {
-                column.set_constraint(ColumnConstraint::ContentWidth);
-            }
-        }
-        for line in table.trim_fmt().lines() {
-            // Without borders each line begins with its cell's padding.
-            self.line(line.strip_prefix(' ').unwrap_or(line))?;
+        self.table_without(&[], headings, rows)
+    }
+
+    /// The same with columns that are left out first when a terminal is too narrow for all.
+    pub(crate) fn table_without(&self, first: &[&str], headings: &[&str], rows: Vec<Vec<String>>) -> Outcome {
+        let rows: Vec<Vec<String>> =
+            rows.into_iter().map(|row| row.iter().map(|cell| one_line(cell)).collect()).collect();
+        let (lines, left_out) = table::lines(headings, &rows, first, self.width());
+        lines.iter().try_for_each(|line| self.line(line))?;
+        if !left_out.is_empty() {
+            self.say(&self.dim(&format!("no room for {}; --json shows all", left_out.join(", "))));
         }
         Ok(())
     }

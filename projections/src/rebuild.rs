@@ -52,11 +52,13 @@ pub struct Fold {
     pub rows: i64,
     /// What differed.
     pub differences: Vec<Difference>,
-    /// Commits that are in neither, because the live projection has parked or skipped them.
-    pub parked: usize,
+    /// Commits that are in neither, because they are parked and wait for a person. What a person has skipped is not
+    /// counted: that was decided.
+    pub parked: i64,
 }
 
 const PARKED: &str = "SELECT position FROM airstream.parked WHERE consumer = $1";
+const UNDECIDED: &str = "SELECT count(*) FROM airstream.parked WHERE consumer = $1 AND state <> 'skipped'";
 const BATCH: usize = 1_000;
 
 fn failed(attempt: &'static str) -> impl Fn(sqlx::Error) -> HandleError {
@@ -189,6 +191,11 @@ impl<P: Projector> Beside<P> {
             rows += count;
             differences.extend(difference);
         }
+        let parked: i64 = sqlx::query_scalar(UNDECIDED)
+            .bind(schema::<P>())
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed("count what is parked"))?;
         if switch {
             let (live, old) = (schema::<P>(), format!("{}_old", schema::<P>()));
             let ddl = format!(
@@ -197,7 +204,7 @@ impl<P: Projector> Beside<P> {
             );
             sqlx::raw_sql(AssertSqlSafe(ddl)).execute(connection).await.map_err(failed("switch"))?;
         }
-        Ok(Fold { projection: schema::<P>(), position: self.position, rows, differences, parked: self.parked.len() })
+        Ok(Fold { projection: schema::<P>(), position: self.position, rows, differences, parked })
     }
 
     async fn fold_until(

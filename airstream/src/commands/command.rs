@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Context, Page, items, more, print_answer, print_page};
+use super::{Context, Page, items, more, print_answer, print_page, print_page_without};
 use crate::client::segment;
 use crate::failure::{Failure, Outcome};
 use crate::input;
@@ -93,7 +93,7 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Verb) -> Outcome {
             let mut found = context.client()?.get("/v1/commands", &query).await?;
             if !*rejected {
                 let fields = ["position", "decided_at", "category", "id", "command", "command_id"];
-                return print_page(console, &found, &fields, "no commands yet");
+                return print_page_without(&["command id", "decided"], console, &found, &fields, "no commands yet");
             }
             if console.is_json() {
                 return console.json(&found);

@@ -61,7 +61,7 @@ async fn look(context: &Context<'_>) -> Outcome<Vec<Finding>> {
     }
     match running {
         None => findings.push(port(&config.http.bind)),
-        Some(running) => findings.push(stack(&running, Client::new(Target::Local(data_dir))?.ready().await)),
+        Some(running) => findings.push(stack(&running, Client::new(Target::local(&data_dir))?.ready().await)),
     }
     Ok(findings)
 }

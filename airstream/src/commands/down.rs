@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Context;
 use crate::failure::{Exit, Failure, Outcome};
-use crate::state_file::{Running, holder};
+use crate::state_file::{Running, holder, nothing_runs};
 
 /// Longer than the platform and the servers may take together.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,7 +27,7 @@ pub(crate) async fn run(context: &Context<'_>, _arguments: &Arguments) -> Outcom
             .filter(|holder| holder.exe.file_name().is_some_and(|name| name.to_string_lossy().starts_with("airstream")))
     });
     let Some(process) = process else {
-        console.say(&format!("nothing is running in {}", data_dir.display()));
+        console.say(&nothing_runs(&data_dir));
         return if console.is_json() { console.json(&json!({"stopped": false, "pid": null})) } else { Ok(()) };
     };
     match process.signal(Signal::SIGTERM) {

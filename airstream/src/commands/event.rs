@@ -95,9 +95,18 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Verb) -> Outcome {
             if console.is_json() {
                 return console.json(&found);
             }
-            for item in items(&found) {
-                let event = item.get("event").unwrap_or(&Value::Null);
-                console.line(&line(&field(item, "cursor"), event))?;
+            let all: Vec<Parts> = items(&found)
+                .iter()
+                .map(|item| parts(&field(item, "cursor"), item.get("event").unwrap_or(&Value::Null)))
+                .collect();
+            let mut widths = [0; 4];
+            for parts in &all {
+                for (width, part) in widths.iter_mut().zip(parts) {
+                    *width = part.chars().count().max(*width);
+                }
+            }
+            for parts in &all {
+                console.line(&short(&line(parts, widths), console.width().unwrap_or(usize::MAX)))?;
             }
             more(console, &found);
             Ok(())
@@ -190,19 +199,27 @@ fn print(context: &Context<'_>, message: &Message) -> Outcome<bool> {
     if context.console.is_json() {
         context.console.ndjson(&json!({"cursor": cursor, "event": event}))?;
     } else {
-        context.console.line(&line(cursor, &event))?;
+        // What comes next is not known: room for what is usual.
+        context.console.line(&line(&parts(cursor, &event), [0, 10, 24, 0]))?;
     }
     Ok(true)
 }
 
+/// Time, position, type, stream, data.
+type Parts = [String; 5];
+
 /// One event for people.
-fn line(cursor: &str, event: &Value) -> String {
+fn parts(cursor: &str, event: &Value) -> Parts {
     let of = |name: &str| field(event, name);
     let source = of("source");
     let category = source.rsplit('/').next().unwrap_or_default();
     let data = event.get("data").map(|data| short(&data.to_string(), 60)).unwrap_or_default();
-    let time = seconds(&of("time"));
-    let line = format!("{time}  {cursor:10}  {:24}  {category}/{}  {data}", of("type"), of("subject"));
+    [seconds(&of("time")), cursor.to_owned(), of("type"), format!("{category}/{}", of("subject")), data]
+}
+
+/// Its parts in a line, all but the last at least so wide.
+fn line([time, cursor, kind, stream, data]: &Parts, [a, b, c, d]: [usize; 4]) -> String {
+    let line = format!("{time:a$}  {cursor:b$}  {kind:c$}  {stream:d$}  {data}");
     line.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -217,7 +234,7 @@ mod tests {
             "time": "2026-11-20T09:45:27.5Z", "data": {"a": "\n"},
         });
         assert_eq!(
-            line("p1-2a.0", &event),
+            line(&parts("p1-2a.0", &event), [0, 10, 24, 0]),
             "2026-11-20T09:45:27Z  p1-2a.0     run.started               run/run_1  {\"a\":\"\\n\"}"
         );
     }

@@ -1,9 +1,10 @@
 //! `airstream migrate`: brings the tables up to date. `up` and `serve` do the same at their start.
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::config::Flag;
+use crate::config::{Flag, without_password};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::paths;
 use crate::state_file::Running;
@@ -32,7 +33,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &Arguments) -> Outcome
         config.postgres.url
     };
     let database = projections::Database::open(&url, 2).await;
-    let database = database.map_err(|error| Failure::because(Exit::Unavailable, &error))?;
+    let database = database.with_context(|| format!("PostgreSQL at {}", without_password(&url)))?;
     if !arguments.status {
         let migrated = projections::migrate(database.pool()).await;
         let migrated = migrated.map_err(|error| Failure::because(Exit::Failed, &error))?;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Context, items, print_page};
+use super::{Context, items, print_page_without};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::field;
 
@@ -46,7 +46,8 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Verb) -> Outcome {
         Verb::List { all } => {
             let found = client.get("/v1/parked", &vec![("all", all.to_string())]).await?;
             let fields = ["id", "kind", "consumer", "position", "subject", "state", "tries", "parked_at", "reason"];
-            print_page(console, &found, &fields, "nothing is parked")
+            // Why it is there matters most.
+            print_page_without(&["parked", "tries", "subject", "kind"], console, &found, &fields, "nothing is parked")
         }
         Verb::Show { id } => {
             let found = client.get("/v1/parked", &vec![("all", true.to_string())]).await?;

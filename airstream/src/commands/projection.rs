@@ -19,7 +19,7 @@ pub(crate) enum Verb {
         /// Its name, such as `runs`
         name: String,
     },
-    /// Compare rows with what the log says they should be; exit code 6 when they differ
+    /// Compare rows with what the log says they should be; exit code 6 when they differ or commits are parked
     #[command(
         after_long_help = "Examples:\n  airstream projections verify\n  airstream projections verify runs --json"
     )]
@@ -63,7 +63,8 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Verb) -> Outcome {
             report(context, &results)?;
             let differs =
                 |result: &Value| result.get("differences").and_then(Value::as_array).is_some_and(|all| !all.is_empty());
-            if results.iter().any(differs) { Err(Failure::silent(Exit::Findings)) } else { Ok(()) }
+            let found = results.iter().any(|result| differs(result) || parked(result) > 0);
+            if found { Err(Failure::silent(Exit::Findings)) } else { Ok(()) }
         }
     }
 }
@@ -109,6 +110,24 @@ async fn long(context: &Context<'_>, client: &Client, name: &str, verb: &str) ->
     })
 }
 
+/// Commits that could not be handled: neither the rows nor what they were compared with know them.
+fn parked(result: &Value) -> u64 {
+    result.get("parked").and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn verdict(tables: usize, parked: u64) -> String {
+    let verdict = match tables {
+        0 => "equal".to_owned(),
+        1 => "1 table differs".to_owned(),
+        tables => format!("{tables} tables differ"),
+    };
+    match parked {
+        0 => verdict,
+        1 => format!("{verdict}, except 1 parked commit that is in neither"),
+        parked => format!("{verdict}, except {parked} parked commits that are in neither"),
+    }
+}
+
 fn report(context: &Context<'_>, results: &[Value]) -> Outcome {
     let console = context.console;
     if console.is_json() {
@@ -117,10 +136,11 @@ fn report(context: &Context<'_>, results: &[Value]) -> Outcome {
     let differences = |result: &Value| result.get("differences").and_then(Value::as_array).cloned().unwrap_or_default();
     let rows = results.iter().map(|result| {
         let found = differences(result);
-        let verdict = if found.is_empty() { "equal".to_owned() } else { format!("{} tables differ", found.len()) };
-        vec![field(result, "projection"), field(result, "position"), field(result, "rows"), verdict]
+        let of = |name: &str| field(result, name);
+        let verdict = verdict(found.len(), parked(result));
+        vec![of("projection"), of("position"), of("rows"), parked(result).to_string(), verdict]
     });
-    console.table(&["projection", "position", "rows", "verdict"], rows.collect())?;
+    console.table(&["projection", "position", "rows", "parked", "verdict"], rows.collect())?;
     for result in results {
         for difference in differences(result) {
             console.line(&format!(
@@ -141,6 +161,14 @@ fn report(context: &Context<'_>, results: &[Value]) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_is_not_said_of_what_was_left_out() {
+        assert_eq!(verdict(0, 0), "equal");
+        assert_eq!(verdict(0, 2), "equal, except 2 parked commits that are in neither");
+        assert_eq!(verdict(1, 1), "1 table differs, except 1 parked commit that is in neither");
+        assert_eq!((parked(&json!({"parked": 3})), parked(&json!({}))), (3, 0));
+    }
 
     #[test]
     fn projections_are_told_from_reactors() {

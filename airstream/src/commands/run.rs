@@ -84,7 +84,8 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Verb) -> Outcome {
             lines(&found).iter().try_for_each(|line| console.line(line))?;
             let steps = found.get("steps").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
             console.line("")?;
-            console.table(
+            console.table_without(
+                &["finished", "started"],
                 &["step", "name", "kind", "status", "attempt", "started", "finished", "output"],
                 rows(steps, &["step_id", "name", "kind", "status", "attempt", "started_at", "finished_at", "output"]),
             )
@@ -286,11 +287,14 @@ async fn watch(context: &Context<'_>, client: &Client, run: &str) -> Outcome {
 
 /// Draws over what was drawn before; returns how many lines there are now.
 fn draw(context: &Context<'_>, run: &Value, drawn: usize) -> Outcome<usize> {
-    let mut all: Vec<String> = lines(run).iter().map(|line| short(line, 79)).collect();
+    // A line that the terminal breaks would be two to go up.
+    let width = context.console.width().unwrap_or(80).saturating_sub(1);
+    let mut all = lines(run);
     let steps = run.get("steps").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     all.extend(steps.iter().map(step_line));
     let up = if drawn == 0 { String::new() } else { format!("\x1b[{drawn}A\x1b[J") };
-    let text: String = all.iter().map(|line| format!("{}\n", line.replace(char::is_control, " "))).collect();
+    let line = |line: &String| format!("{}\n", short(&line.replace(char::is_control, " "), width));
+    let text: String = all.iter().map(line).collect();
     context.console.raw(&format!("{up}{text}"))?;
     Ok(all.len())
 }

@@ -17,7 +17,7 @@ pub(crate) struct Arguments {}
 pub(crate) async fn run(context: &Context<'_>, _arguments: &Arguments) -> Outcome {
     let data_dir = context.data_dir()?;
     let running = Running::required(&data_dir)?;
-    let ready = Client::new(Target::Local(data_dir))?.ready().await;
+    let ready = Client::new(Target::local(&data_dir))?.ready().await;
     if context.console.is_json() {
         return context.console.json(&document(&running, ready));
     }

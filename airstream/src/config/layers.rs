@@ -63,18 +63,39 @@ pub(crate) fn load(
         return Err(wrong(unknown));
     }
     let figment = layers.into_iter().fold(Figment::new(), Figment::merge);
-    let config: Config = figment.extract().map_err(|errors| wrong(errors.into_iter().map(sentence).collect()))?;
-    let mistakes = config.mistakes();
-    if !mistakes.is_empty() {
-        return Err(wrong(mistakes));
+    let (config, mut mistakes) = extract(&figment, &defaults);
+    mistakes.extend(config.iter().flat_map(Config::mistakes));
+    match config {
+        Some(config) if mistakes.is_empty() => Ok(Loaded { config, file: found.map(|(path, _)| path), figment }),
+        _ => Err(wrong(mistakes)),
     }
-    Ok(Loaded { config, file: found.map(|(path, _)| path), figment })
+}
+
+/// The configuration, and a sentence per value of a wrong type. Each of those counts as its default from then on, so that
+/// all of them are found at once.
+fn extract(figment: &Figment, defaults: &Dict) -> (Option<Config>, Vec<String>) {
+    let mut figment = figment.clone();
+    let mut mistakes = Vec::new();
+    loop {
+        let error = match figment.extract() {
+            Ok(config) => return (Some(config), mistakes),
+            Err(error) => error,
+        };
+        let key = error.path.join(".");
+        let more: Vec<String> = error.into_iter().map(sentence).collect();
+        let before = mistakes.len();
+        mistakes.extend(more.into_iter().filter(|one| !mistakes.contains(one)).collect::<Vec<_>>());
+        let Some(value) = look_up(defaults, &key).filter(|_| mistakes.len() > before) else {
+            return (None, mistakes);
+        };
+        figment = figment.merge(Layer { name: "default".to_owned(), dict: nested(&key, value.clone()) });
+    }
 }
 
 fn wrong(mistakes: Vec<String>) -> Failure {
     Failure::usage("the configuration is not usable")
         .details(mistakes)
-        .hint("`airstream config show --origin` shows every key and where its value comes from; config.default.toml explains them")
+        .hint("config.default.toml explains every key in its section, and what it may be")
 }
 
 fn read(path: &Path) -> Outcome<String> {
@@ -237,6 +258,9 @@ mod tests {
         let text = refused.details.concat();
         assert!(text.starts_with("nats.replicas (environment AIRSTREAM__NATS__REPLICAS): "), "{text}");
         assert!(text.contains("many"), "{text}");
+        let two = variables(&[("AIRSTREAM__NATS__REPLICAS", "many"), ("AIRSTREAM__POSTGRES__MAX_CONNECTIONS", "few")]);
+        let two = [two, variables(&[("AIRSTREAM__HTTP__BIND", "nowhere")])].concat();
+        assert_eq!(load(None, two, &[]).unwrap_err().details.len(), 3);
         for wrong in ["AIRSTREAM__NATS", "AIRSTREAM__NATS__URL__X", "AIRSTREAM__", "AIRSTREAM____"] {
             assert!(load(None, variables(&[(wrong, "1")]), &[]).is_err(), "{wrong} was accepted");
         }

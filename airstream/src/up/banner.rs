@@ -106,7 +106,12 @@ impl Banner {
     pub(crate) fn ready(&self, running: &Running, took: Duration, detached: bool) {
         self.done();
         self.tick("ready", &format!("in {:.2} s", took.as_secs_f64()));
-        self.addresses(running, if detached { None } else { Some("Ctrl-C") });
+        if !detached {
+            return self.addresses(running, Some("Ctrl-C"));
+        }
+        // What we say in the background is kept in our log, and a log has no secrets.
+        let token = format!("***  `{} status` shows it", invocation(&running.data_dir));
+        self.addresses(&Running { token, ..running.clone() }, None);
     }
 
     /// Where everything is.
