@@ -42,6 +42,16 @@ fn script(stack: &Stack, name: &str) -> Command {
     command
 }
 
+/// Killed at the end of a story, however it ends.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// One story, because the environment is made once: publish, work, read the log with a CloudEvents library.
 #[tokio::test(flavor = "multi_thread")]
 async fn python_publishes_works_and_reads_what_we_store() {
@@ -54,14 +64,15 @@ async fn python_publishes_works_and_reads_what_we_store() {
     let queued: Said = script(&stack, "publish_command.py").args(["--run", "py2", "--queue"]).output().unwrap().into();
     assert!(queued.code == 0 && queued.out.contains("queued: COMMANDS"), "{}{}", queued.out, queued.err);
 
-    let mut worker = script(&stack, "worker.py").stdout(Stdio::null()).spawn().unwrap();
+    let mut worker = Killed(script(&stack, "worker.py").stdout(Stdio::null()).spawn().unwrap());
     for run in ["py1", "py2"] {
         let run = stack.http().run_in(run, &["completed", "failed"]).await;
         assert_eq!(run["status"], "completed", "{run:#}");
         assert_eq!(run["output"], json!({ "to": "ops@example.com", "text": "Usage came to 4.71 USD." }));
     }
-    assert!(Command::new("kill").args(["-INT", &worker.id().to_string()]).status().unwrap().success());
-    worker.wait().unwrap();
+    // It ends when asked politely.
+    assert!(Command::new("kill").args(["-INT", &worker.0.id().to_string()]).status().unwrap().success());
+    assert!(worker.0.wait().unwrap().success());
 
     let read: Said = script(&stack, "read_log.py").output().unwrap().into();
     assert!(read.code == 0 && read.out.contains("run.completed"), "{}{}", read.out, read.err);
