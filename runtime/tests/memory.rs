@@ -52,6 +52,77 @@ async fn executing_with_an_index_that_lags() {
     executing::suite(Arc::new(MemoryLog::new()), Arc::new(MemoryIndex::default())).await;
 }
 
+/// A log that takes nothing until it is told to.
+struct Stuck {
+    inner: MemoryLog,
+    go: tokio::sync::Semaphore,
+}
+
+#[async_trait]
+impl Log for Stuck {
+    async fn append(&self, commit: runtime::Append) -> Result<Position, runtime::AppendError> {
+        let _go = self.go.acquire().await;
+        self.inner.append(commit).await
+    }
+
+    async fn read_stream(
+        &self,
+        stream: &kernel::StreamName,
+        after: Position,
+        fresh: runtime::Freshness,
+    ) -> Result<runtime::Page, runtime::LogError> {
+        self.inner.read_stream(stream, after, fresh).await
+    }
+
+    async fn at(&self, position: Position) -> Result<Option<Recorded>, runtime::LogError> {
+        self.inner.at(position).await
+    }
+
+    async fn read(&self, after: Position, filter: &runtime::Filter) -> Result<runtime::Reader, runtime::LogError> {
+        self.inner.read(after, filter).await
+    }
+
+    async fn head(&self) -> Result<Position, runtime::LogError> {
+        self.inner.head().await
+    }
+}
+
+#[tokio::test]
+async fn a_full_shard_answers_at_once_and_says_when_to_come_back() {
+    let stuck = Arc::new(Stuck { inner: MemoryLog::new(), go: tokio::sync::Semaphore::new(0) });
+    let log: Arc<dyn Log> = Arc::clone(&stuck) as Arc<dyn Log>;
+    let options = runtime::Options { queue_per_shard: 2, ..runtime::Options::default() };
+    let registry = runtime::Registry::new().with::<Till>();
+    let executor = runtime::Executor::start(log, Arc::new(MemoryIndex::default()), registry, options);
+    let stream = fresh_stream("till");
+    // Two are being worked on, two wait at the door, and there is no room for the rest.
+    let asks: Vec<_> = (0..10)
+        .map(|n| {
+            let (executor, request) = (executor.clone(), ask(&stream, "take", 1, Some(&format!("b{n}"))));
+            tokio::spawn(async move { executor.execute(request).await })
+        })
+        .collect();
+    eventually("somebody was told", async || asks.iter().any(tokio::task::JoinHandle::is_finished)).await;
+    stuck.go.add_permits(1);
+    let (mut accepted, mut busy) = (0, 0);
+    for ask in asks {
+        match ask.await.unwrap() {
+            Ok(_) => accepted += 1,
+            Err(problem) => {
+                assert_eq!((problem.status, problem.code.as_ref()), (429, "busy"));
+                assert!(problem.retry_after_ms.is_some());
+                busy += 1;
+            }
+        }
+    }
+    assert!(accepted >= 2 && busy >= 1, "{accepted} accepted, {busy} told to come back");
+    // Whoever was told comes back with the same id, and it counts once.
+    for n in 0..10 {
+        executor.execute(ask(&stream, "take", 1, Some(&format!("b{n}")))).await.unwrap();
+    }
+    assert_eq!(executor.inspect::<Till>(&stream).await.unwrap().state, 10);
+}
+
 /// A consumer that notes what it handles and cannot stand certain positions.
 #[derive(Clone, Default)]
 struct Picky {

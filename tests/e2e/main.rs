@@ -8,5 +8,6 @@ mod cli;
 mod examples;
 mod http;
 mod restart;
+mod serve;
 mod stack;
 mod steps;

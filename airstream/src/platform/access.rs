@@ -15,6 +15,7 @@ pub(crate) fn nats_users(config: &Config) -> Vec<embedded::NatsUser> {
         "$JS.API.STREAM.MSG.GET.EVENTS",
         "$JS.API.DIRECT.GET.EVENTS",
         "$JS.API.DIRECT.GET.EVENTS.>",
+        "$JS.API.CONSUMER.CREATE.EVENTS",
         "$JS.API.CONSUMER.CREATE.EVENTS.>",
         "$JS.API.CONSUMER.INFO.EVENTS.>",
         "$JS.API.CONSUMER.MSG.NEXT.EVENTS.>",
