@@ -6,6 +6,8 @@ CREATE TABLE airstream.checkpoints (
     consumer   text        PRIMARY KEY,
     -- The last message of the log that was handled or parked. The log has no holes, so one number says it all.
     position   bigint      NOT NULL DEFAULT 0,
+    -- Which log: positions of one log mean nothing in another, and a log that was made anew or restored is another.
+    log        text        NOT NULL,
     updated_at timestamptz NOT NULL DEFAULT now()
 );
 

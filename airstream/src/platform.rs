@@ -109,7 +109,7 @@ impl Platform {
         on_step(Step::Topology { notices });
 
         let log: Arc<dyn Log> = Arc::new(JetStreamLog::new(connection.clone()));
-        let index = Arc::new(PgCommitIndex::new(&database));
+        let index = Arc::new(PgCommitIndex::new(&database, log.identity().await?));
         let executor = Executor::start(Arc::clone(&log), index, registry(), executor_options(config));
         let mut platform = Self {
             http: None,

@@ -61,6 +61,14 @@ impl Log for JetStreamLog {
         read::follow(&self.connection, topology::EVENTS, after, filter).await
     }
 
+    async fn identity(&self) -> Result<String, LogError> {
+        // The server keeps it over restarts and gives a new one to a stream that is made anew or restored.
+        let failed = |reason: String| LogError { attempt: "ask which log this is", reason };
+        let stream = self.connection.context.get_stream(topology::EVENTS).await;
+        let stream = stream.map_err(|error| failed(error.to_string()))?;
+        Ok(format!("log_{:x}", stream.cached_info().created.timestamp_micros()))
+    }
+
     async fn head(&self) -> Result<Position, LogError> {
         let failed = |reason: String| LogError { attempt: "ask for the log's head", reason };
         let stream =

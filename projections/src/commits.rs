@@ -50,13 +50,16 @@ impl Projector for Commits {
 }
 
 /// The executor's memory beyond recent commits.
-pub struct PgCommitIndex(PgPool);
+pub struct PgCommitIndex {
+    pool: PgPool,
+    log: String,
+}
 
 impl PgCommitIndex {
-    /// Reads the projection.
+    /// Reads the projection of the log with that identity; rows of another log prove nothing.
     #[must_use]
-    pub fn new(database: &Database) -> Self {
-        Self(database.pool().clone())
+    pub fn new(database: &Database, log: String) -> Self {
+        Self { pool: database.pool().clone(), log }
     }
 }
 
@@ -64,7 +67,7 @@ impl PgCommitIndex {
 pub(crate) const FIND: &str = "
     SELECT (SELECT position FROM commits_v1.commits
             WHERE tenant_id = $1 AND category = $2 AND stream_id = $3 AND commit_id = $4),
-           LEAST(COALESCE((SELECT position FROM airstream.checkpoints WHERE consumer = 'commits_v1'), 0),
+           LEAST(COALESCE((SELECT position FROM airstream.checkpoints WHERE consumer = 'commits_v1' AND log = $5), 0),
                  COALESCE((SELECT min(position) - 1 FROM airstream.parked WHERE consumer = 'commits_v1'), 9223372036854775807))";
 
 #[async_trait]
@@ -75,7 +78,8 @@ impl CommitIndex for PgCommitIndex {
             .bind(stream.category.as_str())
             .bind(stream.id.as_str())
             .bind(id.as_str())
-            .fetch_one(&self.0)
+            .bind(&self.log)
+            .fetch_one(&self.pool)
             .await
             .map_err(|error| LogError { attempt: "look up a command id", reason: error.to_string() })?;
         Ok(match found {

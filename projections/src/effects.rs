@@ -126,7 +126,7 @@ async fn write(connection: &mut PgConnection, consumer: &str, plans: &[Planned])
 
 #[async_trait]
 impl EffectStore for PgEffects {
-    async fn begin(&self, consumer: &str) -> Result<Option<Begin>, StoreError> {
+    async fn begin(&self, consumer: &str, log: &str) -> Result<Option<Begin>, StoreError> {
         let failed = |error| Failure::attempting("connect to Postgres")(error);
         let before = self.owners.lock().await.remove(consumer);
         if let Some(connection) = before.and_then(Arc::into_inner) {
@@ -134,8 +134,10 @@ impl EffectStore for PgEffects {
             let _ = connection.into_inner().close().await;
         }
         let mut connection = self.database.dedicated().await.map_err(failed)?;
-        let begin = machinery::begin(&mut connection, consumer).await;
-        let begin = begin.map_err(|error| StoreError::Transient(error.to_string()))?;
+        let begin = machinery::begin(&mut connection, consumer, log).await.map_err(|error| match error {
+            HandleError::Lost(reason) => StoreError::Lost(reason),
+            other => StoreError::Transient(other.to_string()),
+        })?;
         if begin.is_some() {
             self.owners.lock().await.insert(consumer.to_owned(), Arc::new(Mutex::new(connection)));
         }

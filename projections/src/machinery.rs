@@ -9,7 +9,9 @@ use sqlx::PgConnection;
 
 use crate::failure::{is_transient, storable};
 
-pub(crate) const BEGIN: &str = "INSERT INTO airstream.checkpoints (consumer) VALUES ($1) ON CONFLICT DO NOTHING";
+pub(crate) const BEGIN: &str =
+    "INSERT INTO airstream.checkpoints (consumer, log) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+pub(crate) const WHERE: &str = "SELECT position, log FROM airstream.checkpoints WHERE consumer = $1";
 pub(crate) const CHECKPOINT: &str = "SELECT position FROM airstream.checkpoints WHERE consumer = $1";
 pub(crate) const HOLD: &str = "SELECT position FROM airstream.checkpoints WHERE consumer = $1 FOR UPDATE";
 pub(crate) const OWN: &str = "SELECT pg_try_advisory_lock(hashtextextended('airstream consumer ' || $1, 0))";
@@ -52,15 +54,26 @@ pub(crate) fn our_error(attempt: &str, error: sqlx::Error) -> HandleError {
 }
 
 /// Takes ownership on this connection: the lock is gone the moment the connection is. `None` while another has it.
-pub(crate) async fn begin(connection: &mut PgConnection, consumer: &str) -> Result<Option<Begin>, HandleError> {
+pub(crate) async fn begin(
+    connection: &mut PgConnection,
+    consumer: &str,
+    log: &str,
+) -> Result<Option<Begin>, HandleError> {
     let failed = |error| our_error("begin", error);
     let ours: bool = sqlx::query_scalar(OWN).bind(consumer).fetch_one(&mut *connection).await.map_err(failed)?;
     if !ours {
         return Ok(None);
     }
-    sqlx::query(BEGIN).bind(consumer).execute(&mut *connection).await.map_err(failed)?;
-    let checkpoint: i64 =
-        sqlx::query_scalar(CHECKPOINT).bind(consumer).fetch_one(&mut *connection).await.map_err(failed)?;
+    sqlx::query(BEGIN).bind(consumer).bind(log).execute(&mut *connection).await.map_err(failed)?;
+    let (checkpoint, known): (i64, String) =
+        sqlx::query_as(WHERE).bind(consumer).fetch_one(&mut *connection).await.map_err(failed)?;
+    if known != log {
+        let reason = format!(
+            "its checkpoint belongs to {known}, but this is {log}: positions of one log mean nothing in another. \
+             Point it at its own log, or begin anew with an empty database"
+        );
+        return Err(HandleError::Lost(reason));
+    }
     let parked: Vec<String> =
         sqlx::query_scalar(PARKED_SUBJECTS).bind(consumer).fetch_all(&mut *connection).await.map_err(failed)?;
     Ok(Some(Begin { checkpoint: position(checkpoint), parked: HashSet::from_iter(parked) }))

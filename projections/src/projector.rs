@@ -132,7 +132,7 @@ impl<P: Projector> Handler for Projection<P> {
         schema::<P>()
     }
 
-    async fn begin(&mut self) -> Result<Option<Begin>, HandleError> {
+    async fn begin(&mut self, log: &str) -> Result<Option<Begin>, HandleError> {
         let failed = |error| machinery::our_error("connect", error);
         // A connection that survived still holds the lock: closing it in order frees the lock at once.
         if let Some(connection) = self.connection.take() {
@@ -142,7 +142,7 @@ impl<P: Projector> Handler for Projection<P> {
         set_search_path(&mut connection, &schema::<P>()).await.map_err(failed)?;
         // Rows and checkpoint are lost together when the power fails, and the log brings both back.
         sqlx::query("SET synchronous_commit = off").execute(&mut connection).await.map_err(failed)?;
-        let begin = machinery::begin(&mut connection, &schema::<P>()).await?;
+        let begin = machinery::begin(&mut connection, &schema::<P>(), log).await?;
         if begin.is_some() {
             self.connection = Some(connection);
         }

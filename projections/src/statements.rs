@@ -7,6 +7,7 @@ use crate::{commits, effects, inbox, machinery, runs, status, workflows};
 pub fn all() -> Vec<(&'static str, &'static str)> {
     vec![
         ("public", machinery::BEGIN),
+        ("public", machinery::WHERE),
         ("public", machinery::CHECKPOINT),
         ("public", machinery::HOLD),
         ("public", machinery::OWN),

@@ -69,11 +69,12 @@ pub trait Handler: Send {
     /// Unique among consumers.
     fn name(&self) -> String;
 
-    /// Becomes the owner and says where to begin; `None` while another instance owns the consumer.
+    /// Becomes the owner and says where to begin in the log of that identity; `None` while another instance owns the
+    /// consumer.
     ///
     /// # Errors
-    /// [`HandleError::Transient`].
-    async fn begin(&mut self) -> Result<Option<Begin>, HandleError>;
+    /// [`HandleError::Lost`] when the checkpoint belongs to another log.
+    async fn begin(&mut self, log: &str) -> Result<Option<Begin>, HandleError>;
 
     /// Handles commits and moves the checkpoint from `from` to `to`, all or nothing. `parked` are commits of the same
     /// range that have to be set aside.
@@ -129,7 +130,11 @@ pub async fn run(mut handler: impl Handler, log: Arc<dyn Log>, options: Options,
     let name = handler.name();
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     while !stop.is_cancelled() {
-        let begin = match handler.begin().await {
+        let begin = match log.identity().await {
+            Ok(identity) => handler.begin(&identity).await,
+            Err(error) => Err(HandleError::Transient(error.to_string())),
+        };
+        let begin = match begin {
             Ok(Some(begin)) => begin,
             Ok(None) => {
                 // Standing by: another instance owns this consumer. Its lock is gone the moment it dies.

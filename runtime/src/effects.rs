@@ -143,11 +143,11 @@ pub struct Parked {
 /// again or effects that will be found by `pending`.
 #[async_trait]
 pub trait EffectStore: Send + Sync + 'static {
-    /// Becomes the owner of a consumer; `None` while another instance is.
+    /// Becomes the owner of a consumer of a log; `None` while another instance is.
     ///
     /// # Errors
-    /// [`StoreError::Transient`].
-    async fn begin(&self, consumer: &str) -> Result<Option<Begin>, StoreError>;
+    /// [`StoreError::Lost`] when the consumer has read another log than this one.
+    async fn begin(&self, consumer: &str, log: &str) -> Result<Option<Begin>, StoreError>;
 
     /// Records what commits call for, sets some aside, and moves the checkpoint.
     ///

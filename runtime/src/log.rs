@@ -157,6 +157,13 @@ pub trait Log: Send + Sync + 'static {
     /// [`LogError`] when the read could not begin.
     async fn read(&self, after: Position, filter: &Filter) -> Result<Reader, LogError>;
 
+    /// Which log this is: the same for its whole life, another one after it was made anew or restored. Positions of one log
+    /// mean nothing in another.
+    ///
+    /// # Errors
+    /// [`LogError`] when the log could not be asked.
+    async fn identity(&self) -> Result<String, LogError>;
+
     /// The newest position.
     ///
     /// # Errors

@@ -23,13 +23,14 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct MemoryLog {
     commits: std::sync::Arc<Mutex<Vec<Recorded>>>,
     head: watch::Sender<u64>,
+    identity: String,
 }
 
 impl MemoryLog {
     /// An empty log.
     #[must_use]
     pub fn new() -> Self {
-        Self { commits: std::sync::Arc::default(), head: watch::Sender::new(0) }
+        Self { commits: std::sync::Arc::default(), head: watch::Sender::new(0), identity: clock::fresh_id("log_") }
     }
 
     /// Appends bytes that nobody has checked, as a faulty writer would.
@@ -130,6 +131,10 @@ impl Log for MemoryLog {
         Ok(Reader { waiting, commits: stream.boxed() })
     }
 
+    async fn identity(&self) -> Result<String, LogError> {
+        Ok(self.identity.clone())
+    }
+
     async fn head(&self) -> Result<Position, LogError> {
         Ok(Position::at(locked(&self.commits).len() as u64))
     }
@@ -180,6 +185,7 @@ impl CommitIndex for MemoryIndex {
 
 #[derive(Default)]
 struct Consumer {
+    log: Option<String>,
     checkpoint: Position,
     effects: BTreeMap<(StreamName, String), (EffectRow, EffectState)>,
     parked: BTreeMap<Position, Parked>,
@@ -233,9 +239,13 @@ fn add(consumer: &mut Consumer, name: &str, plans: &[Planned]) {
 
 #[async_trait]
 impl EffectStore for MemoryEffects {
-    async fn begin(&self, consumer: &str) -> Result<Option<Begin>, StoreError> {
+    async fn begin(&self, consumer: &str, log: &str) -> Result<Option<Begin>, StoreError> {
         let mut consumers = locked(&self.consumers);
         let found = consumers.entry(consumer.to_owned()).or_default();
+        let known = found.log.get_or_insert_with(|| log.to_owned());
+        if known != log {
+            return Err(StoreError::Lost(format!("its checkpoint belongs to the log {known}, this is {log}")));
+        }
         let parked = found.parked.values().map(|parked| parked.subject.clone()).collect();
         Ok(Some(Begin { checkpoint: found.checkpoint, parked }))
     }

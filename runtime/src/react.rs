@@ -178,10 +178,10 @@ impl<R: Reactor> Handler for Recorder<R> {
         R::NAME.to_owned()
     }
 
-    async fn begin(&mut self) -> Result<Option<Begin>, HandleError> {
+    async fn begin(&mut self, log: &str) -> Result<Option<Begin>, HandleError> {
         // Whatever comes of this, what the runner holds may be somebody else's by now.
         let _ = self.planned.send(News::OwnerUnknown).await;
-        let Some(begin) = self.store.begin(R::NAME).await? else { return Ok(None) };
+        let Some(begin) = self.store.begin(R::NAME, log).await? else { return Ok(None) };
         let _ = self.planned.send(News::Owner(self.store.pending(R::NAME).await?)).await;
         Ok(Some(begin))
     }

@@ -82,6 +82,10 @@ impl Log for Stuck {
         self.inner.read(after, filter).await
     }
 
+    async fn identity(&self) -> Result<String, runtime::LogError> {
+        self.inner.identity().await
+    }
+
     async fn head(&self) -> Result<Position, runtime::LogError> {
         self.inner.head().await
     }
@@ -139,7 +143,7 @@ impl Handler for Picky {
         "picky".into()
     }
 
-    async fn begin(&mut self) -> Result<Option<Begin>, HandleError> {
+    async fn begin(&mut self, _: &str) -> Result<Option<Begin>, HandleError> {
         Ok(Some(Begin::default()))
     }
 

@@ -37,7 +37,7 @@ struct Running {
 async fn start() -> Running {
     let servers = Servers::with_topology().await.unwrap();
     let log: Arc<dyn Log> = Arc::new(JetStreamLog::new(servers.nats.clone()));
-    let index: Arc<dyn CommitIndex> = Arc::new(PgCommitIndex::new(&servers.database));
+    let index: Arc<dyn CommitIndex> = Arc::new(PgCommitIndex::new(&servers.database, log.identity().await.unwrap()));
     let registry = Registry::new().with::<Till>().with::<InboxDecider>();
     let executor = Executor::start(Arc::clone(&log), index, registry, Options::default());
     let stop = CancellationToken::new();

