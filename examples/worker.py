@@ -59,7 +59,8 @@ async def work(nc, who: str, name: str, stop: asyncio.Event) -> None:
         for _ in range(20):
             try:
                 answer = await nc.request(f"cmd.{who}.run.{task['run']}.{verb}", json.dumps(report).encode(), timeout=5, headers=headers)
-                if answer.headers["Airstream-Status"] not in ("429", "503"):
+                # Anything that says when to come back has decided nothing yet.
+                if "retry_after_ms" not in json.loads(answer.data):
                     print(f"{task['run']} {name} #{task['attempt']} {verb}: {answer.headers['Airstream-Status']}", flush=True)
                     break
             except (nats.errors.TimeoutError, nats.errors.NoRespondersError):

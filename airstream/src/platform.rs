@@ -126,7 +126,8 @@ impl Platform {
             projections::start(&database, &log, &platform.consumer_tasks, &platform.consumers);
             begun.push("projector");
         }
-        let work = WorkDoor::new(WorkQueue::new(connection.clone(), topology::TASKS), executor.clone());
+        let work = WorkQueue::new(connection.clone(), topology::TASKS);
+        let work = WorkDoor::new(work, executor.clone(), platform.doors.clone());
         if roles.reactor {
             let tasks = Arc::new(Tasks::new(WorkQueue::new(connection.clone(), topology::TASKS)));
             let steps = Steps::new(executor.clone(), tasks).context("no HTTP client can be made")?;

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{InvalidName, PrincipalId, Problem, StreamName, Timestamp};
+use crate::{InvalidName, PrincipalId, Problem, StreamName, Timestamp, storable};
 
 /// The idempotency key of one command on one stream, for ever. It becomes the commit's id.
 ///
@@ -23,9 +23,9 @@ impl CommandId {
     /// # Errors
     /// [`InvalidName`] when it is empty, over 128 bytes, or has a blank, a control or a non-ASCII character.
     pub fn new(text: &str) -> Result<Self, InvalidName> {
-        if text.is_empty() || text.len() > 128 || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        if !storable::is_word(text) {
             let text = text.chars().filter(|c| !c.is_control()).take(64).collect();
-            return Err(InvalidName { what: "the command id", text });
+            return Err(InvalidName { what: "the command id", text, rule: storable::WORD });
         }
         Ok(Self(text.into()))
     }

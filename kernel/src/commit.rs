@@ -121,7 +121,11 @@ impl FromStr for EventId {
     type Err = crate::InvalidName;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let invalid = || crate::InvalidName { what: "the event id", text: text.chars().take(64).collect() };
+        let invalid = || crate::InvalidName {
+            what: "the event id",
+            text: text.chars().take(64).collect(),
+            rule: "it is a command id, a dot and the event's number",
+        };
         let (commit, index) = text.rsplit_once('.').ok_or_else(invalid)?;
         Ok(Self { commit: CommandId::new(commit)?, index: index.parse().map_err(|_| invalid())? })
     }

@@ -15,14 +15,14 @@ const MAX_TOKEN_BYTES: usize = 96;
 
 /// Why a text is not a usable name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{what} `{text}` is not usable: use 1 to 96 of the characters A-Z a-z 0-9 _ -, and no dots, spaces or wildcards"
-)]
+#[error("{what} `{text}` is not usable: {rule}")]
 pub struct InvalidName {
     /// Which name was being read, in the reader's words.
     pub what: &'static str,
     /// The offending text, cut to a printable length.
     pub text: String,
+    /// What is allowed.
+    pub rule: &'static str,
 }
 
 /// One subject token: 1 to 96 characters of `A-Z a-z 0-9 _ -`. Dots, blanks and the wildcards `*` and `>` would change
@@ -39,7 +39,8 @@ impl Token {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         if text.is_empty() || text.len() > MAX_TOKEN_BYTES || !text.bytes().all(allowed) {
             let text = text.chars().filter(|c| !c.is_control()).take(64).collect();
-            return Err(InvalidName { what, text });
+            let rule = "use 1 to 96 of the characters A-Z a-z 0-9 _ -, and no dots, spaces or wildcards";
+            return Err(InvalidName { what, text, rule });
         }
         Ok(Self(text.into()))
     }

@@ -72,7 +72,10 @@ pub fn cut(mut text: String, max_chars: usize) -> String {
     text
 }
 
-/// Whether a text may travel with a command as a word for tracing: 1 to 128 visible ASCII characters.
+/// The rule of [`is_word`], for people.
+pub const WORD: &str = "use 1 to 128 visible ASCII characters without blanks";
+
+/// Whether a text is a word: 1 to 128 visible ASCII characters. Command ids are, and what travels along for tracing.
 pub fn is_word(text: &str) -> bool {
     !text.is_empty() && text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic())
 }

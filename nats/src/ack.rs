@@ -17,7 +17,7 @@ const BATCH_TOO_MANY_IN_FLIGHT: u64 = 10210;
 const BATCH_INCOMPLETE: u64 = 10176;
 /// An earlier try with this id is still in process (three replicas): it may yet be written.
 const DUPLICATE_IN_PROCESS: u64 = 10158;
-/// The store failed. A full stream says so, too, but whether it was that is not certain.
+/// The store failed. A full stream says so, too, and in that case nothing was written.
 const STORE_FAILED: u64 = 10077;
 /// JetStream itself is not ready: no leader yet, or shutting down.
 const TEMPORARY: [u64; 3] = [10008, 10039, 10076];
@@ -89,6 +89,7 @@ fn of_api(error: &ApiError, batch: bool) -> Outcome {
             Outcome::BatchTurnedDown(said)
         }
         WRONG_LAST_SEQUENCE | WRONG_LAST_SEQUENCE_CONSTANT => Outcome::Failed(AppendError::Conflict),
+        STORE_FAILED if error.description.contains("maximum") => Outcome::Failed(AppendError::Refused(said)),
         DUPLICATE_IN_PROCESS | STORE_FAILED => Outcome::Failed(AppendError::Ambiguous(said)),
         code if TEMPORARY.contains(&code) || error.code == 503 => Outcome::Failed(AppendError::Unavailable(said)),
         _ if error.code == 500 => Outcome::Failed(AppendError::Ambiguous(said)),

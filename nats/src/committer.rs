@@ -14,7 +14,7 @@ use crate::ack::Outcome;
 use crate::batch::{MAX_BATCH, publish, publish_together};
 
 /// Below this many, plain publishes side by side are quicker than the fixed price of a batch: 4 flushes and a staging
-/// area on one replica, against one flush each (measured: the lines cross at about ten).
+/// area on one replica, against one flush each (the lines were measured to cross between eight and ten).
 const MIN_BATCH: usize = 8;
 
 /// Bytes in one batch: what the server may have to hold back until the batch is complete.

@@ -1,6 +1,7 @@
 //! The JetStream adapter: the log, the queues, and the topology they stand on, as data.
 //!
-//! **Invariant**: only this crate knows subjects, headers and JetStream's error codes.
+//! **Invariant**: only this crate knows JetStream's headers, error codes and settings. The subjects of our own doors are
+//! part of the language that services speak; their grammar is in [`subjects`].
 
 mod ack;
 mod batch;

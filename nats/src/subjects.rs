@@ -72,10 +72,10 @@ pub struct Addressed {
 pub fn addressed(subject: &str) -> Result<Addressed, InvalidName> {
     let tokens: Vec<&str> = subject.split('.').collect();
     let [_, tenant, principal, category, id, command] = tokens.as_slice() else {
-        let text = subject.chars().take(96).collect();
         return Err(InvalidName {
-            what: "the subject (it is cmd.<tenant>.<principal>.<category>.<id>.<command>)",
-            text,
+            what: "the subject",
+            text: subject.chars().take(96).collect(),
+            rule: "it has six tokens: <door>.<tenant>.<principal>.<category>.<id>.<command>",
         });
     };
     Ok(Addressed {

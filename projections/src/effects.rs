@@ -134,10 +134,16 @@ impl EffectStore for PgEffects {
             let _ = connection.into_inner().close().await;
         }
         let mut connection = self.database.dedicated().await.map_err(failed)?;
-        let begin = machinery::begin(&mut connection, consumer, log).await.map_err(|error| match error {
-            HandleError::Lost(reason) => StoreError::Lost(reason),
-            other => StoreError::Transient(other.to_string()),
-        })?;
+        let begin = match machinery::begin(&mut connection, consumer, log).await {
+            Ok(begin) => begin,
+            Err(error) => {
+                let _ = connection.close().await;
+                return Err(match error {
+                    HandleError::Lost(reason) => StoreError::Lost(reason),
+                    other => StoreError::Transient(other.to_string()),
+                });
+            }
+        };
         if begin.is_some() {
             self.owners.lock().await.insert(consumer.to_owned(), Arc::new(Mutex::new(connection)));
         }

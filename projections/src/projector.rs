@@ -142,7 +142,13 @@ impl<P: Projector> Handler for Projection<P> {
         set_search_path(&mut connection, &schema::<P>()).await.map_err(failed)?;
         // Rows and checkpoint are lost together when the power fails, and the log brings both back.
         sqlx::query("SET synchronous_commit = off").execute(&mut connection).await.map_err(failed)?;
-        let begin = machinery::begin(&mut connection, &schema::<P>(), log).await?;
+        let begin = match machinery::begin(&mut connection, &schema::<P>(), log).await {
+            Ok(begin) => begin,
+            Err(error) => {
+                let _ = connection.close().await;
+                return Err(error);
+            }
+        };
         if begin.is_some() {
             self.connection = Some(connection);
         }

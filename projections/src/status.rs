@@ -76,26 +76,27 @@ pub struct ParkedRow {
 
 pub(crate) const PARKED: &str = "
     SELECT consumer || '@' || position, 'commit', consumer, position, subject, state, reason, tries, parked_at
-    FROM airstream.parked WHERE tenant_id = $1 AND (state <> 'skipped' OR $2)
+    FROM airstream.parked WHERE ($1::text IS NULL OR tenant_id = $1) AND (state <> 'skipped' OR $2)
     UNION ALL
     SELECT consumer || '!' || category || '/' || stream_id || '!' || name, 'effect', consumer, NULL,
            category || '/' || stream_id, state, note, attempts, settled_at
-    FROM airstream.effects WHERE tenant_id = $1 AND state = 'parked'
+    FROM airstream.effects WHERE ($1::text IS NULL OR tenant_id = $1) AND state = 'parked'
     ORDER BY 3, 4 LIMIT $3";
 
-/// A tenant's parked commits and effects.
+/// A tenant's parked commits and effects; everybody's when no tenant is named, including what stands under a subject that
+/// names none.
 ///
 /// # Errors
 /// When Postgres cannot be asked.
 pub async fn parked(
     pool: &PgPool,
-    tenant: &TenantId,
+    tenant: Option<&TenantId>,
     with_skipped: bool,
     limit: i64,
 ) -> Result<Vec<ParkedRow>, Failure> {
     type Columns = (String, String, String, Option<i64>, String, String, String, i32, Option<Timestamp>);
     let rows: Vec<Columns> = sqlx::query_as(PARKED)
-        .bind(tenant.as_str())
+        .bind(tenant.map(TenantId::as_str))
         .bind(with_skipped)
         .bind(limit)
         .fetch_all(pool)
@@ -117,20 +118,20 @@ pub async fn parked(
 
 pub(crate) const RETRY: &str = "
     UPDATE airstream.parked AS row SET released = true FROM airstream.parked AS wanted
-    WHERE wanted.tenant_id = $1 AND wanted.consumer || '@' || wanted.position = $2 AND wanted.state <> 'skipped'
+    WHERE ($1::text IS NULL OR wanted.tenant_id = $1) AND wanted.consumer || '@' || wanted.position = $2 AND wanted.state <> 'skipped'
         AND row.consumer = wanted.consumer AND row.subject = wanted.subject AND row.state <> 'skipped'";
 pub(crate) const RETRY_EFFECT: &str = "
     UPDATE airstream.effects SET revive = true
-    WHERE tenant_id = $1 AND state = 'parked' AND consumer || '!' || category || '/' || stream_id || '!' || name = $2";
+    WHERE ($1::text IS NULL OR tenant_id = $1) AND state = 'parked' AND consumer || '!' || category || '/' || stream_id || '!' || name = $2";
 
 /// Asks the owner to handle what is parked, and what waits behind it, now. `false` when there is no such thing.
 ///
 /// # Errors
 /// When Postgres cannot be asked.
-pub async fn retry(pool: &PgPool, tenant: &TenantId, id: &str) -> Result<bool, Failure> {
+pub async fn retry(pool: &PgPool, tenant: Option<&TenantId>, id: &str) -> Result<bool, Failure> {
     let sql = if id.contains('!') { RETRY_EFFECT } else { RETRY };
     let changed = sqlx::query(sql)
-        .bind(tenant.as_str())
+        .bind(tenant.map(TenantId::as_str))
         .bind(id)
         .execute(pool)
         .await
@@ -141,24 +142,24 @@ pub async fn retry(pool: &PgPool, tenant: &TenantId, id: &str) -> Result<bool, F
 pub(crate) const SKIP: &str = "
     WITH skipped AS (
         UPDATE airstream.parked SET state = 'skipped', released = true, reason = reason || ' — skipped: ' || $3
-        WHERE tenant_id = $1 AND consumer || '@' || position = $2 AND state <> 'skipped'
+        WHERE ($1::text IS NULL OR tenant_id = $1) AND consumer || '@' || position = $2 AND state <> 'skipped'
         RETURNING consumer, subject, position)
     UPDATE airstream.parked AS behind SET released = true FROM skipped
     WHERE behind.consumer = skipped.consumer AND behind.subject = skipped.subject AND behind.state <> 'skipped'
         AND behind.position <> skipped.position";
-pub(crate) const IS_SKIPPED: &str = "SELECT count(*) FROM airstream.parked WHERE tenant_id = $1 AND consumer || '@' || position = $2 AND state = 'skipped'";
+pub(crate) const IS_SKIPPED: &str = "SELECT count(*) FROM airstream.parked WHERE ($1::text IS NULL OR tenant_id = $1) AND consumer || '@' || position = $2 AND state = 'skipped'";
 pub(crate) const SKIP_EFFECT: &str = "
     UPDATE airstream.effects SET state = 'done', settled_at = now(), note = note || ' — skipped: ' || $3
-    WHERE tenant_id = $1 AND state = 'parked' AND consumer || '!' || category || '/' || stream_id || '!' || name = $2";
+    WHERE ($1::text IS NULL OR tenant_id = $1) AND state = 'parked' AND consumer || '!' || category || '/' || stream_id || '!' || name = $2";
 
 /// Leaves a parked commit or effect out for good, with a reason that stays visible, and releases what waits behind it.
 /// `false` when there is no such thing.
 ///
 /// # Errors
 /// When Postgres cannot be asked.
-pub async fn skip(pool: &PgPool, tenant: &TenantId, id: &str, reason: &str) -> Result<bool, Failure> {
+pub async fn skip(pool: &PgPool, tenant: Option<&TenantId>, id: &str, reason: &str) -> Result<bool, Failure> {
     let failed = |error| Failure::attempting("skip what is parked")(error);
-    let (tenant, effect) = (tenant.as_str(), id.contains('!'));
+    let (tenant, effect) = (tenant.map(TenantId::as_str), id.contains('!'));
     let sql = if effect { SKIP_EFFECT } else { SKIP };
     let changed = sqlx::query(sql).bind(tenant).bind(id).bind(reason).execute(pool).await.map_err(failed)?;
     if effect {

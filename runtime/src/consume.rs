@@ -252,6 +252,7 @@ impl<H: Handler> Walk<'_, H> {
     /// Handles a run of commits: all of them in one go when nothing is wrong.
     async fn take(&mut self, commits: &[Recorded]) -> Result<(), HandleError> {
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(5));
+        let mut tries = 0;
         let mut rest = vec![commits];
         while let Some(slice) = rest.pop() {
             let (Some(first), Some(last)) = (slice.first(), slice.last()) else { continue };
@@ -265,18 +266,22 @@ impl<H: Handler> Walk<'_, H> {
                     self.checkpoint = last.position;
                     self.report_lag(last.remaining);
                     backoff.reset();
+                    tries = 0;
                 }
                 Err(HandleError::Poison(_)) if slice.len() > 1 => {
                     let (left, right) = slice.split_at(slice.len() / 2);
                     rest.push(right);
                     rest.push(left);
                 }
-                Err(HandleError::Poison(reason)) if backoff.tries() + 1 >= self.options.tries_before_parking => {
+                Err(HandleError::Poison(reason)) if tries + 1 >= self.options.tries_before_parking => {
                     self.park(first, reason).await?;
                     backoff.reset();
+                    tries = 0;
                 }
                 Err(HandleError::Lost(reason)) => return Err(HandleError::Lost(reason)),
                 Err(error) => {
+                    // Only its own failures count against a commit, not those of a database that was away.
+                    tries += u32::from(matches!(error, HandleError::Poison(_)));
                     tracing::warn!(consumer = self.name, position = first.position.sequence(), %error, "will try again");
                     rest.push(slice);
                     tokio::select! {

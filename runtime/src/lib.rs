@@ -4,7 +4,7 @@
 //! * [`consume`] walks the log for projectors and reactors: retry, park, release.
 //! * [`react`] performs effects that were recorded first, and reports by command.
 //!
-//! What a machine needs from the world is a port: [`Log`], [`CommitIndex`], [`EffectStore`]. Each port has a memory
+//! What a machine needs from the world is a port: [`Log`], [`CommitIndex`], [`EffectStore`] (and [`Commands`], for whoever reports). Each port has a memory
 //! adapter in [`memory`] and a suite in [`contract`] that every adapter passes.
 //!
 //! **Invariant**: no word of any domain in this crate.

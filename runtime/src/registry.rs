@@ -136,7 +136,7 @@ impl Registry {
         self
     }
 
-    /// Every category with the commands that may be sent from outside.
+    /// Every category with its commands; what the platform keeps to itself is marked so.
     pub fn catalogue(&self) -> impl Iterator<Item = (&'static str, &'static [CommandSpec])> + '_ {
         self.deciders.iter().map(|(category, decider)| (*category, decider.specs()))
     }

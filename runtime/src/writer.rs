@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::execute::{Environment, ExecutorRef, defect, outcome_unknown};
 use crate::folded::{BoxState, Folded};
 use crate::registry::ErasedDecider;
+use crate::retry::Backoff;
 use crate::{Answer, Append, AppendError, Freshness, Inspected, LogError, Lookup, Recorded, Request, clock, telemetry};
 
 /// Something to do on one stream.
@@ -111,6 +113,18 @@ impl Shard {
         self.running.push(guarded.map(move |result| (done, result.unwrap_or(None))).boxed());
     }
 
+    fn keep(&mut self, stream: StreamName, folded: Folded) {
+        self.cached_bytes += folded.bytes;
+        if let Some((_, evicted)) = self.cache.push(stream, folded) {
+            self.cached_bytes -= evicted.bytes;
+        }
+        while self.cached_bytes > self.environment.options.cache_bytes_per_shard
+            && let Some((_, evicted)) = self.cache.pop_lru()
+        {
+            self.cached_bytes -= evicted.bytes;
+        }
+    }
+
     fn put_back(&mut self, stream: StreamName, folded: Option<Folded>) {
         self.outstanding -= 1;
         match self.busy.get_mut(&stream).and_then(VecDeque::pop_front) {
@@ -121,20 +135,6 @@ impl Shard {
                     self.keep(stream, folded);
                 }
             }
-        }
-    }
-}
-
-impl Shard {
-    fn keep(&mut self, stream: StreamName, folded: Folded) {
-        self.cached_bytes += folded.bytes;
-        if let Some((_, evicted)) = self.cache.push(stream, folded) {
-            self.cached_bytes -= evicted.bytes;
-        }
-        while self.cached_bytes > self.environment.options.cache_bytes_per_shard
-            && let Some((_, evicted)) = self.cache.pop_lru()
-        {
-            self.cached_bytes -= evicted.bytes;
         }
     }
 }
@@ -242,6 +242,9 @@ impl Work {
         // Only what the guard confirms is certain. A yes is confirmed by its append; a no, or a nothing, is decided once
         // more on a tail from the leader: memory may be stale, and so may the replica that a stream was loaded from.
         let mut fresh = false;
+        // Whether an append of ours may yet arrive: then nothing may be said to be unwritten.
+        let mut unsure = false;
+        let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(500));
         for _ in 0..=self.environment.options.conflict_retries {
             let decision = check_version(&request, &folded).and_then(|()| decider.decide(&folded.state, &prepared));
             let nothing_to_write = decision.as_ref().map_or(true, |decision| decision.events.is_empty());
@@ -284,28 +287,16 @@ impl Work {
                     folded.advance(id.as_str(), version, position);
                     return (Ok(answer), Some(folded));
                 }
-                Err(AppendError::Refused(reason)) => {
-                    let detail = format!("The log does not take this commit: {reason}.");
-                    return (Err(Problem::new(507, "log_refused", detail)), Some(folded));
-                }
-                Err(error @ AppendError::TooLarge { .. }) => {
-                    let detail =
-                        format!("What this command leads to does not fit: {error}. Send large data by reference.");
-                    return (Err(Problem::new(413, "too_large", detail)), Some(folded));
-                }
-                Err(AppendError::Unavailable(reason)) => {
-                    tracing::warn!(stream = %self.stream, reason, "the log could not be reached");
-                    return (
-                        Err(Problem::unavailable("The log cannot be reached; nothing was written.", 1_000)),
-                        Some(folded),
-                    );
-                }
                 Err(error @ (AppendError::Conflict | AppendError::Ambiguous(_))) => {
                     let metric = match &error {
                         AppendError::Conflict => telemetry::APPEND_CONFLICTS_TOTAL,
                         _ => telemetry::APPEND_AMBIGUOUS_TOTAL,
                     };
                     metrics::counter!(metric).increment(1);
+                    if matches!(error, AppendError::Ambiguous(_)) {
+                        unsure = true;
+                        backoff.wait().await;
+                    }
                     tracing::debug!(stream = %self.stream, %error, "reading the tail before deciding again");
                     folded = match self.catch_up(&*decider, Some(folded), Freshness::Leader).await {
                         Ok(folded) => folded,
@@ -319,7 +310,11 @@ impl Work {
                         Err(problem) => return (Err(problem), Some(folded)),
                     }
                 }
+                Err(error) => return (Err(not_appended(&self.stream, &error, unsure)), Some(folded)),
             }
+        }
+        if unsure {
+            return (Err(outcome_unknown("the log did not say")), None);
         }
         let detail = "Others keep changing this stream; nothing was written. Ask again with the same command id.";
         (Err(Problem::new(409, "contended", detail).retry_after(250)), Some(folded))
@@ -493,6 +488,24 @@ impl Work {
         }
         let answer = Answer::of(&self.stream, id, &commit, recorded.position);
         Ok(Some(Answer { repeated: true, ..answer }))
+    }
+}
+
+/// What a caller hears of an append that the log did not take.
+fn not_appended(stream: &StreamName, error: &AppendError, unsure: bool) -> Problem {
+    tracing::warn!(%stream, %error, "a commit was not appended");
+    match error {
+        _ if unsure => outcome_unknown("the log did not say, and is away now"),
+        AppendError::TooLarge { .. } => {
+            let detail = format!("What this command leads to does not fit: {error}. Send large data by reference.");
+            Problem::new(413, "too_large", detail)
+        }
+        AppendError::Refused(reason) => Problem::new(
+            507,
+            "log_refused",
+            format!("The log does not take this commit: {reason}. Nothing was written."),
+        ),
+        _ => Problem::unavailable("The log cannot be reached; nothing was written.", 1_000),
     }
 }
 

@@ -127,6 +127,38 @@ async fn a_full_shard_answers_at_once_and_says_when_to_come_back() {
     assert_eq!(executor.inspect::<Till>(&stream).await.unwrap().state, 10);
 }
 
+#[tokio::test]
+async fn a_log_that_does_not_answer_is_told_apart_from_one_that_refuses() {
+    let stuck = Arc::new(Stuck { inner: MemoryLog::new(), go: tokio::sync::Semaphore::new(0) });
+    let log: Arc<dyn Log> = Arc::clone(&stuck) as Arc<dyn Log>;
+    let options = runtime::Options { deadline: Duration::from_millis(30), ..runtime::Options::default() };
+    let registry = runtime::Registry::new().with::<Till>();
+    let executor = runtime::Executor::start(log, Arc::new(MemoryIndex::default()), registry, options);
+    let stream = fresh_stream("till");
+    let problem = executor.execute(ask(&stream, "take", 1, Some("late"))).await.unwrap_err();
+    assert_eq!((problem.status, problem.code.as_ref()), (503, "outcome_unknown"));
+    assert!(problem.detail.contains("same command id"), "{problem}");
+    // It was written in the end, and the same id finds it.
+    stuck.go.add_permits(1);
+    eventually("the answer is known", async || {
+        executor.execute(ask(&stream, "take", 1, Some("late"))).await.is_ok_and(|answer| answer.repeated)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_history_that_cannot_be_read_refuses_every_command_and_says_where() {
+    let memory = Arc::new(MemoryLog::new());
+    let stream = fresh_stream("till");
+    memory.append_raw(&stream, b"this is not a commit");
+    let executor =
+        executor(&(Arc::clone(&memory) as Arc<dyn Log>), &(Arc::new(MemoryIndex::default()) as Arc<dyn CommitIndex>));
+    let problem = executor.execute(ask(&stream, "take", 1, None)).await.unwrap_err();
+    assert_eq!((problem.status, problem.code.as_ref()), (500, "unreadable_history"));
+    assert!(problem.detail.contains("p1-1"), "{problem}");
+    executor.execute(ask(&fresh_stream("till"), "take", 1, None)).await.expect("other streams are not concerned");
+}
+
 /// A consumer that notes what it handles and cannot stand certain positions.
 #[derive(Clone, Default)]
 struct Picky {

@@ -110,6 +110,19 @@ async fn a_worker_that_went_away_while_it_waited_costs_no_attempt_and_no_time() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_waiting_worker_is_told_at_once_when_the_stack_stops() {
+    let stack = Stack::up(&[]);
+    let nats = stack.nats().await;
+    let asked = tokio::spawn(async move { nats.request("work.dev.dev.idle", r#"{"wait_ms":60000}"#.into()).await });
+    let waiting = async || !asked.is_finished();
+    stories::eventually("it waits", waiting).await;
+    let began = std::time::Instant::now();
+    assert_eq!(stack.run(&["down"]).code, 0);
+    assert!(began.elapsed() < std::time::Duration::from_secs(8), "a waiting worker held the stop up");
+    drop(asked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_nats_and_a_killed_postgres_come_back_and_nothing_is_lost() {
     let stack = Stack::up(&["--demo"]);
     let http = stack.http();

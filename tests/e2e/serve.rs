@@ -64,6 +64,21 @@ async fn two_processes_share_external_servers_and_either_may_go() {
     for n in 0..12 {
         assert_eq!(other.run_in(&format!("r{n}"), &["completed", "failed"]).await["output"], "done");
     }
+    // A user whom the server lets publish anywhere still cannot be somebody else.
+    let options = async_nats::ConnectOptions::with_user_and_password(
+        servers.credentials.user.clone(),
+        servers.credentials.password.clone(),
+    );
+    let nats = options.connect(&servers.nats_url).await.unwrap();
+    for (subject, code) in [
+        ("cmd.stranger.ann.run.x.cancel", "unknown_tenant"),
+        ("cmd.dev.airstream.run.r1.time-out-step", "reserved_principal"),
+        ("work.stranger.ann.x", "unknown_tenant"),
+    ] {
+        let reply = nats.request(subject, "{}".into()).await.unwrap();
+        let problem: serde_json::Value = serde_json::from_slice(&reply.payload).unwrap();
+        assert_eq!(problem["code"], code, "{subject}: {problem}");
+    }
     for name in ["commits", "workflows", "runs"] {
         let path = format!("/v1/projections/{name}/verify");
         let said = other.request("POST", &path).send().await.unwrap().text().await.unwrap();

@@ -53,7 +53,8 @@ proptest! {
 
     #[test]
     fn bodies_of_commands(body in near_json(), name in "[a-z-]{1,14}") {
-        let names = workflows::run::Command::SPECS.iter().map(|spec| spec.name).chain([name.as_str()]);
+        let known = [workflows::run::Command::SPECS, workflows::definition::Command::SPECS, gateway::decider::Command::SPECS];
+        let names = known.into_iter().flatten().map(|spec| spec.name).chain([name.as_str()]);
         let sane = |problem: Problem| (400..500).contains(&problem.status) && !problem.detail.is_empty();
         for name in names {
             prop_assert!(workflows::run::Command::parse(name, &body, &stamp()).map_or_else(sane, |_| true));
@@ -61,6 +62,8 @@ proptest! {
             prop_assert!(gateway::decider::Command::parse(name, &body, &stamp()).map_or_else(sane, |_| true));
         }
         let _ = Fingerprint::of("x", &body);
+        let asking = kernel::object::<workflows::work::Asking>(&body);
+        prop_assert!(asking.map_or_else(sane, |_| true));
     }
 
     #[test]
@@ -70,6 +73,7 @@ proptest! {
             for event in &commit.events {
                 let _ = event.decode::<events::run::Event>();
                 let _ = event.decode::<events::workflow::Event>();
+                let _ = event.decode::<events::inbox::Event>();
             }
         }
     }

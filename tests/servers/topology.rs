@@ -50,3 +50,21 @@ async fn the_log_takes_no_delete_no_purge_and_no_roll_up() {
     assert!(stream.delete_message(1).await.is_err(), "a commit could be deleted");
     assert!(stream.purge().await.is_err(), "the log could be purged");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_log_refuses_and_says_so() {
+    use runtime::contract::executing::{ask, executor};
+    use runtime::{Commands, CommitIndex, Log};
+    use std::sync::Arc;
+    let servers = Servers::with_topology().await.unwrap();
+    let full = Config { max_messages: 1, ..topology::streams(1).remove(0) };
+    servers.nats.jetstream().update_stream(full).await.unwrap();
+    let log: Arc<dyn Log> = Arc::new(nats::JetStreamLog::new(servers.nats.clone()));
+    let index: Arc<dyn CommitIndex> = Arc::new(runtime::memory::MemoryIndex::default());
+    let executor = executor(&log, &index);
+    let till = runtime::contract::fresh_stream("till");
+    executor.execute(ask(&till, "take", 1, None)).await.unwrap();
+    let problem = executor.execute(ask(&till, "take", 1, None)).await.unwrap_err();
+    assert_eq!((problem.status, problem.code.as_ref()), (507, "log_refused"), "{problem}");
+    assert!(servers.nats.trouble().is_some(), "readyz would not tell");
+}

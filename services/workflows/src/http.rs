@@ -26,7 +26,7 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     pub(crate) retryable: bool,
     pub(crate) no_effect: bool,
-    #[serde(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) retry_after_seconds: Option<f64>,
 }
 

@@ -226,10 +226,7 @@ impl Steps {
             }
             Outcome::Failed(error) => {
                 let note = format!("{}: {}", error.kind, error.message);
-                let mut body = json!({ "step": step, "attempt": attempt, "error": error });
-                if let Some(after) = error.retry_after_seconds {
-                    body["error"]["retry_after_seconds"] = json!(after);
-                }
+                let body = json!({ "step": step, "attempt": attempt, "error": error });
                 (note, "fail-step", body)
             }
         };

@@ -21,6 +21,7 @@ use rest::Access;
 use runtime::{Commands, Executor, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::reactor::{Offer, TaskQueue};
 use crate::run::{Phase, Run};
@@ -88,13 +89,15 @@ pub struct Asking {
 pub struct WorkDoor {
     queue: WorkQueue,
     executor: Executor,
+    stop: CancellationToken,
 }
 
 impl WorkDoor {
-    /// Takes tasks from `queue` and claims them through `executor`.
+    /// Takes tasks from `queue` and claims them through `executor`. After `stop` there is nothing for anybody: whoever waits
+    /// is told so at once and asks another instance.
     #[must_use]
-    pub fn new(queue: WorkQueue, executor: Executor) -> Self {
-        Self { queue, executor }
+    pub fn new(queue: WorkQueue, executor: Executor, stop: CancellationToken) -> Self {
+        Self { queue, executor, stop }
     }
 
     /// The next task of a name, claimed for the asker; `None` when none came in time.
@@ -115,7 +118,11 @@ impl WorkDoor {
         let consumer = format!("{tenant}={name}");
         loop {
             let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            let taken = self.queue.next(&consumer, &subject, left).await;
+            let taken = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(None),
+                taken = self.queue.next(&consumer, &subject, left) => taken,
+            };
             let delivery = match taken {
                 Ok(Some(delivery)) => delivery,
                 Ok(None) => return Ok(None),
@@ -167,19 +174,17 @@ impl WorkDoor {
     fn give_back(self, message: &Incoming, task: &Task, worker: String) -> Option<Unheard> {
         let tenant = message.subject().split('.').nth(1)?;
         let stream = StreamName::new(tenant, events::run::CATEGORY, &task.run).ok()?;
-        let body = json!({ "step": task.step, "attempt": task.attempt, "worker": worker }).to_string();
-        Some(Box::new(move || {
-            Box::pin(async move {
-                let request = Request::internal(stream, "return-step", body);
-                match self.executor.execute(request).await {
-                    Ok(answer) => {
-                        tracing::debug!(stream = answer.stream, "a worker was gone; its task is offered again")
-                    }
-                    // Its deadline will do the same, later.
-                    Err(problem) => tracing::warn!(%problem, "a task that nobody heard of could not be given back"),
-                }
-            })
-        }))
+        let (step, attempt) = (task.step.clone(), task.attempt);
+        Some(Box::new(move || Box::pin(async move { self.take_back(stream, &step, attempt, &worker).await })))
+    }
+
+    async fn take_back(self, stream: StreamName, step: &str, attempt: u32, worker: &str) {
+        let body = json!({ "step": step, "attempt": attempt, "worker": worker }).to_string();
+        match self.executor.execute(Request::internal(stream, "return-step", body)).await {
+            Ok(answer) => tracing::debug!(stream = answer.stream, "a worker was gone; its task is offered again"),
+            // Its deadline will do the same, later.
+            Err(problem) => tracing::warn!(%problem, "a task that nobody heard of could not be given back"),
+        }
     }
 
     async fn answer(&self, access: &dyn Access, message: &Incoming) -> Result<Option<(Task, String)>, Problem> {
@@ -228,16 +233,14 @@ impl WorkDoor {
                 return Ok(None);
             }
         }
-        // The claim stands, so the worker had better hear of it.
-        let mut found = self.executor.inspect::<Run>(&stream).await;
-        for _ in 0..3 {
-            if found.is_ok() {
-                break;
+        let found = match self.executor.inspect::<Run>(&stream).await {
+            Ok(found) => found,
+            // The claim stands, and its worker will not hear of it.
+            Err(problem) => {
+                self.clone().take_back(stream, &offer.step, offer.attempt, &worker).await;
+                return Err(problem);
             }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            found = self.executor.inspect::<Run>(&stream).await;
-        }
-        let found = found?;
+        };
         let Some(work) = found.state.pending(&offer.step, offer.attempt) else { return Ok(None) };
         let deadline = match &work.phase {
             Phase::Started { deadline, .. } => Some(*deadline),

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
-use kernel::{Position, Problem};
+use kernel::{Position, Problem, TenantId};
 use projections::status::{ConsumerRow, ParkedRow};
 use projections::{Database, status};
 use rest::{Caller, Fault, Page, Payload, Query, Segment, documents};
@@ -154,7 +154,7 @@ async fn parked(
     caller: Caller,
     Query(wanted): Query<WantedParked>,
 ) -> Result<Json<Page<ParkedRow>>, Fault> {
-    let items = status::parked(routes.database.pool(), &caller.tenant, wanted.all, 500).await?;
+    let items = status::parked(routes.database.pool(), scope(&caller), wanted.all, 500).await?;
     Ok(Json(Page { items, next_cursor: None }))
 }
 
@@ -176,16 +176,31 @@ struct Asked {
     asked: &'static str,
 }
 
+/// What a caller may see and release: an operator everything, because some of it belongs to nobody; others their own.
+fn scope(caller: &Caller) -> Option<&TenantId> {
+    (!caller.operator).then_some(&caller.tenant)
+}
+
+fn nothing_parked(id: &str) -> Problem {
+    let id: String = id.chars().filter(|c| !c.is_control()).take(200).collect();
+    Problem::not_found(format!("Nothing is parked as `{id}`; `airstream parked list` shows what is."))
+}
+
+/// Reads which parked thing a request is about.
+fn which(body: &Payload) -> Result<Which, Fault> {
+    let which: Which = body.read()?;
+    if which.id.contains(char::is_control) {
+        return Err(nothing_parked(&which.id).into());
+    }
+    Ok(which)
+}
+
 /// Has a parked commit (and what waits behind it) or effect handled now.
 #[utoipa::path(post, path = "/v1/parked/retry", tag = "operations", request_body = Which,
     responses((status = 202, body = Asked), (status = 404, body = documents::Problem)))]
 async fn retry(State(routes): State<Routes>, caller: Caller, body: Payload) -> Result<Response, Fault> {
-    let which: Which = body.read()?;
-    let unknown = || Problem::not_found("Nothing is parked under that id; `airstream parked list` shows what is.");
-    if which.id.contains(char::is_control) {
-        return Err(unknown().into());
-    }
-    let found = status::retry(routes.database.pool(), &caller.tenant, &which.id).await?;
+    let which = which(&body)?;
+    let found = status::retry(routes.database.pool(), scope(&caller), &which.id).await?;
     asked(found, which.id, "retry")
 }
 
@@ -193,24 +208,18 @@ async fn retry(State(routes): State<Routes>, caller: Caller, body: Payload) -> R
 #[utoipa::path(post, path = "/v1/parked/skip", tag = "operations", request_body = Which,
     responses((status = 202, body = Asked), (status = "4XX", body = documents::Problem)))]
 async fn skip(State(routes): State<Routes>, caller: Caller, body: Payload) -> Result<Response, Fault> {
-    let which: Which = body.read()?;
-    let unknown = || Problem::not_found("Nothing is parked under that id; `airstream parked list` shows what is.");
-    if which.id.contains(char::is_control) {
-        return Err(unknown().into());
-    }
+    let which = which(&body)?;
     let Some(reason) = which.reason.filter(|reason| !reason.trim().is_empty()) else {
         return Err(Problem::new(422, "invalid", "Say why in `reason`: others will ask.").into());
     };
     let reason = format!("{} (by {})", reason.replace(char::is_control, " "), caller.principal);
-    let found = status::skip(routes.database.pool(), &caller.tenant, &which.id, &reason).await?;
+    let found = status::skip(routes.database.pool(), scope(&caller), &which.id, &reason).await?;
     asked(found, which.id, "skip")
 }
 
 fn asked(found: bool, id: String, asked: &'static str) -> Result<Response, Fault> {
     if !found {
-        return Err(
-            Problem::not_found(format!("Nothing is parked as `{id}`; `airstream parked list` shows what is.")).into()
-        );
+        return Err(nothing_parked(&id).into());
     }
     Ok((axum::http::StatusCode::ACCEPTED, Json(Asked { id, asked })).into_response())
 }
