@@ -25,8 +25,12 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).map(async_nats::HeaderValue::as_str)
 }
 
-fn recorded(subject: &str, sequence: u64, at: Timestamp, payload: Bytes, remaining: u64) -> Recorded {
+/// The header that every append of ours carries; the server has checked it when it took the message.
+const GUARD: &str = "Nats-Expected-Last-Subject-Sequence";
+
+fn recorded(subject: &str, sequence: u64, at: Timestamp, payload: Bytes, guarded: bool, remaining: u64) -> Recorded {
     Recorded {
+        guarded,
         position: Position::at(sequence),
         stream: subjects::stream(subject),
         subject: subject.to_owned(),
@@ -77,7 +81,8 @@ pub(crate) async fn page(
             return Err(failed(ATTEMPT, "an answer without sequence or subject"));
         };
         let at = header(&headers, "Nats-Time-Stamp").and_then(|text| text.parse().ok()).unwrap_or_default();
-        page.commits.push(recorded(subject, sequence, at, message.payload, 0));
+        let guarded = headers.get(GUARD).is_some();
+        page.commits.push(recorded(subject, sequence, at, message.payload, guarded, 0));
     }
 }
 
@@ -97,7 +102,15 @@ pub(crate) async fn tail(
         match handle.raw_message_builder().sequence(next).next_by_subject(&stream_subject).send().await {
             Ok(message) => {
                 next = message.sequence + 1;
-                page.commits.push(recorded(&message.subject, message.sequence, message.time, message.payload, 0));
+                let guarded = message.headers.get(GUARD).is_some();
+                page.commits.push(recorded(
+                    &message.subject,
+                    message.sequence,
+                    message.time,
+                    message.payload,
+                    guarded,
+                    0,
+                ));
             }
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(page),
             Err(error) => return Err(failed("read a stream's tail", error)),
@@ -115,7 +128,10 @@ pub(crate) async fn at(connection: &Connection, log: &str, position: Position) -
     }
     let handle = connection.context.get_stream_no_info(log).await.map_err(|error| failed(ATTEMPT, error))?;
     match handle.get_raw_message(position.sequence()).await {
-        Ok(message) => Ok(Some(recorded(&message.subject, message.sequence, message.time, message.payload, 0))),
+        Ok(message) => {
+            let guarded = message.headers.get(GUARD).is_some();
+            Ok(Some(recorded(&message.subject, message.sequence, message.time, message.payload, guarded, 0)))
+        }
         Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
         Err(error) => Err(failed(ATTEMPT, error)),
     }
@@ -176,7 +192,8 @@ pub(crate) async fn follow(
                 Ok(info) => {
                     let (sequence, at, pending) = (info.stream_sequence, info.published, info.pending);
                     let subject = message.message.subject.clone();
-                    (Ok(recorded(&subject, sequence, at, message.message.payload, pending)), seen + 1)
+                    let guarded = message.message.headers.as_ref().is_some_and(|headers| headers.get(GUARD).is_some());
+                    (Ok(recorded(&subject, sequence, at, message.message.payload, guarded, pending)), seen + 1)
                 }
             },
         };

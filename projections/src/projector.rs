@@ -114,13 +114,12 @@ pub(crate) fn wanted<'a, P: Projector>(commits: &[&'a Recorded]) -> Result<Vec<C
     let mut facts = Vec::with_capacity(commits.len());
     for recorded in commits {
         let poison = |reason: String| HandleError::Poison(format!("commit {}: {reason}", recorded.position));
-        let Some(stream) = &recorded.stream else {
-            return Err(poison(format!("`{}` is not a subject of ours", recorded.subject)));
-        };
-        if !P::CATEGORIES.is_empty() && !P::CATEGORIES.contains(&stream.category.as_str()) {
+        let wanted =
+            |stream: &StreamName| P::CATEGORIES.is_empty() || P::CATEGORIES.contains(&stream.category.as_str());
+        if recorded.stream.as_ref().is_some_and(|stream| !wanted(stream)) {
             continue;
         }
-        let commit = recorded.commit().map_err(|error| poison(error.to_string()))?;
+        let Some((stream, commit)) = recorded.history().map_err(poison)? else { continue };
         facts.push(CommitFacts { position: recorded.position, stream, commit });
     }
     Ok(facts)

@@ -251,6 +251,11 @@ impl<H: Handler> Walk<'_, H> {
 
     /// Handles a run of commits: all of them in one go when nothing is wrong.
     async fn take(&mut self, commits: &[Recorded]) -> Result<(), HandleError> {
+        for foreign in commits.iter().filter(|recorded| !recorded.guarded) {
+            let (position, subject) = (foreign.position.sequence(), foreign.subject.as_str());
+            tracing::warn!(consumer = self.name, position, subject, "a message that no writer wrote is passed over");
+            metrics::counter!(telemetry::FOREIGN_MESSAGES_TOTAL, "consumer" => self.name.to_owned()).increment(1);
+        }
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(5));
         let mut tries = 0;
         let mut rest = vec![commits];

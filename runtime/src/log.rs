@@ -70,15 +70,38 @@ pub struct Recorded {
     pub payload: Bytes,
     /// How many messages the reader had still to deliver after this one.
     pub remaining: u64,
+    /// Whether it was written under a guard, as everything that a writer of ours writes is.
+    pub guarded: bool,
 }
 
 impl Recorded {
-    /// Reads the envelope.
+    /// Reads the envelope, whoever wrote it.
     ///
     /// # Errors
     /// [`MalformedCommit`] when the bytes are not a commit.
     pub fn commit(&self) -> Result<Commit<'_>, MalformedCommit> {
         Commit::parse(&self.payload)
+    }
+
+    /// Reads the message as a part of its stream's history; `None` when it is foreign to it.
+    ///
+    /// A message system lets callers choose where answers go, and some of its own answers cannot be kept out of our
+    /// subjects. What came without a guard, or is a commit of another stream, was not written here by us: it has no
+    /// meaning, and must not be able to spoil a history. What *was* written by us and cannot be read is another matter.
+    ///
+    /// # Errors
+    /// A sentence, when a message of ours cannot be read.
+    pub fn history(&self) -> Result<Option<(&StreamName, Commit<'_>)>, String> {
+        if !self.guarded {
+            return Ok(None);
+        }
+        let stream = self.stream.as_ref().ok_or_else(|| format!("`{}` is not a subject of ours", self.subject))?;
+        let commit = self.commit().map_err(|error| error.to_string())?;
+        let first = commit.first();
+        let ours = first.tenantid == stream.tenant.as_str()
+            && first.category() == stream.category.as_str()
+            && first.subject == stream.id.as_str();
+        Ok(ours.then_some((stream, commit)))
     }
 }
 

@@ -42,10 +42,17 @@ impl MemoryLog {
             payload: bytes::Bytes::from_static(payload),
             types: String::new(),
         };
-        self.push(&mut locked(&self.commits), append)
+        self.push(&mut locked(&self.commits), append, true)
     }
 
-    fn push(&self, commits: &mut Vec<Recorded>, append: Append) -> Position {
+    /// Puts a message into a stream that no writer wrote, as a server's misdirected answer would be.
+    pub fn append_foreign(&self, stream: &StreamName, payload: bytes::Bytes) -> Position {
+        let id = CommandId::new("foreign").expect("a valid id");
+        let append = Append { stream: stream.clone(), id, expected: Position::START, payload, types: String::new() };
+        self.push(&mut locked(&self.commits), append, false)
+    }
+
+    fn push(&self, commits: &mut Vec<Recorded>, append: Append, guarded: bool) -> Position {
         let position = Position::at(commits.len() as u64 + 1);
         commits.push(Recorded {
             position,
@@ -54,6 +61,7 @@ impl MemoryLog {
             recorded_at: clock::now(),
             payload: append.payload,
             remaining: 0,
+            guarded,
         });
         self.head.send_replace(position.sequence());
         position
@@ -75,7 +83,7 @@ impl Log for MemoryLog {
         if last != commit.expected {
             return Err(AppendError::Conflict);
         }
-        Ok(self.push(&mut commits, commit))
+        Ok(self.push(&mut commits, commit, true))
     }
 
     async fn read_stream(&self, stream: &StreamName, after: Position, _: Freshness) -> Result<Page, LogError> {
@@ -163,7 +171,7 @@ impl MemoryIndex {
         for sequence in from..=head.sequence() {
             let Some(recorded) = log.at(Position::at(sequence)).await? else { continue };
             let mut known = locked(&self.known);
-            if let (Some(stream), Ok(commit)) = (&recorded.stream, recorded.commit())
+            if let Ok(Some((stream, commit))) = recorded.history()
                 && let Ok(id) = CommandId::new(commit.id())
             {
                 known.commits.insert((stream.clone(), id), recorded.position);

@@ -142,13 +142,11 @@ impl<R: Reactor> Recorder<R> {
         let mut plans = Vec::new();
         for recorded in commits {
             let poison = |reason: String| HandleError::Poison(format!("commit {}: {reason}", recorded.position));
-            let Some(stream) = &recorded.stream else {
-                return Err(poison(format!("`{}` is not a subject of ours", recorded.subject)));
-            };
-            if !R::CATEGORIES.contains(&stream.category.as_str()) {
+            // Before anything is read: what another category wrote is not our concern.
+            if recorded.stream.as_ref().is_some_and(|stream| !R::CATEGORIES.contains(&stream.category.as_str())) {
                 continue;
             }
-            let commit = recorded.commit().map_err(|error| poison(error.to_string()))?;
+            let Some((stream, commit)) = recorded.history().map_err(poison)? else { continue };
             for event in &commit.events {
                 let wanted = self.reactor.plan(event).map_err(|error| poison(error.to_string()))?;
                 plans.extend(wanted.into_iter().map(|plan| Planned {

@@ -22,5 +22,7 @@ pub const CONSUMER_LAG_EVENTS: &str = "airstream_consumer_lag_events";
 pub const CONSUMER_HEARTBEAT_TIMESTAMP_SECONDS: &str = "airstream_consumer_heartbeat_timestamp_seconds";
 /// Streams that a consumer has set aside, by `consumer`: their commits wait for a person.
 pub const CONSUMER_PARKED_STREAMS: &str = "airstream_consumer_parked_streams";
+/// Messages in the log that no writer of ours wrote, passed over by `consumer`. Somebody misdirects answers into the log.
+pub const FOREIGN_MESSAGES_TOTAL: &str = "airstream_foreign_messages_total";
 /// Effects performed, by `consumer` and `outcome` (`done`, `retry`, `parked`).
 pub const EFFECTS_TOTAL: &str = "airstream_effects_total";

@@ -399,7 +399,11 @@ impl Work {
             );
             Problem::new(500, "unreadable_history", detail)
         };
-        let commit = recorded.commit().map_err(|error| unreadable(error.to_string()))?;
+        let Some((_, commit)) = recorded.history().map_err(unreadable)? else {
+            // The guard counts it, the history does not.
+            folded.position = recorded.position;
+            return Ok(folded);
+        };
         if commit.first().streamversion != folded.version + 1 {
             return Err(unreadable(format!("version {} follows {}", commit.first().streamversion, folded.version)));
         }
@@ -475,8 +479,8 @@ impl Work {
         id: &CommandId,
         fingerprint: &Fingerprint,
     ) -> Result<Option<Answer>, Problem> {
-        let Ok(commit) = recorded.commit() else { return Ok(None) };
-        if commit.id() != id.as_str() || recorded.stream.as_ref() != Some(&self.stream) {
+        let Ok(Some((stream, commit))) = recorded.history() else { return Ok(None) };
+        if commit.id() != id.as_str() || *stream != self.stream {
             return Ok(None);
         }
         if commit.first().commandhash != fingerprint.as_str() {

@@ -147,6 +147,28 @@ async fn a_log_that_does_not_answer_is_told_apart_from_one_that_refuses() {
 }
 
 #[tokio::test]
+async fn a_message_that_no_writer_wrote_spoils_no_history() {
+    let memory = Arc::new(MemoryLog::new());
+    let (log, index) = (Arc::clone(&memory) as Arc<dyn Log>, Arc::new(MemoryIndex::default()) as Arc<dyn CommitIndex>);
+    let (stream, other) = (fresh_stream("till"), fresh_stream("till"));
+    let first = executor(&log, &index);
+    first.execute(ask(&stream, "take", 3, Some("a"))).await.unwrap();
+    let copied = log.at(Position::at(1)).await.unwrap().unwrap().payload;
+    memory.append_foreign(&stream, bytes::Bytes::from_static(b"{\"stream\":\"COMMANDS\",\"seq\":1}"));
+    memory.append_foreign(&other, copied.clone());
+    memory.append(runtime::Append { payload: copied, ..log::commit(&other, "a", 0, Position::at(3)) }).await.unwrap();
+    for executor in [first, executor(&log, &index)] {
+        let version = executor.inspect::<Till>(&stream).await.unwrap().version;
+        let answer = executor.execute(ask(&stream, "take", 1, None)).await.unwrap();
+        assert_eq!(answer.version, version + 1);
+        assert!(executor.execute(ask(&stream, "take", 3, Some("a"))).await.unwrap().repeated);
+        assert!(!executor.execute(ask(&other, "take", 1, None)).await.unwrap().repeated);
+    }
+    let seen = executor(&log, &index).inspect::<Till>(&other).await.unwrap();
+    assert_eq!((seen.state, seen.version), (2, 2), "another stream's commit was counted here");
+}
+
+#[tokio::test]
 async fn a_history_that_cannot_be_read_refuses_every_command_and_says_where() {
     let memory = Arc::new(MemoryLog::new());
     let stream = fresh_stream("till");

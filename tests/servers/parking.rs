@@ -129,8 +129,14 @@ async fn a_commit_that_nobody_can_read_is_skipped_with_a_reason_and_what_waits_b
     let stream = fresh_stream("till");
     let subject = nats::subjects::commit(&stream);
     let jetstream = story.servers.nats.jetstream();
-    jetstream.publish(subject.clone(), "this is not a commit".into()).await.unwrap().await.unwrap();
-    jetstream.publish("ev.not.one.of.ours.at.all", "{}".into()).await.unwrap().await.unwrap();
+    // Under a guard, as a faulty writer of ours would write it.
+    let spoil = async |subject: String, body: &'static str| {
+        let mut guard = async_nats::HeaderMap::new();
+        guard.insert("Nats-Expected-Last-Subject-Sequence", "0");
+        jetstream.publish_with_headers(subject, guard, body.into()).await.unwrap().await.unwrap();
+    };
+    spoil(subject.clone(), "this is not a commit").await;
+    spoil("ev.not.one.of.ours.at.all".to_owned(), "{}").await;
     let last = Position::at(1);
     story.log.append(log::commit(&stream, "after", 0, last)).await.unwrap();
     // The third commit waits behind the first; the second stands under a subject that is nobody's, and is seen all the same.

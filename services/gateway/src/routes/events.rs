@@ -67,12 +67,13 @@ struct Placed {
     type_name: String,
 }
 
-/// A commit's events; one that cannot be read is shown as it is, with a type of its own: nobody is kept in the dark.
+/// A commit's events; a message that cannot be read, or that no writer wrote, is shown as it is, with a type of its own:
+/// nobody is kept in the dark.
 fn placed(recorded: &Recorded) -> Vec<Placed> {
     let cursor = |index: usize| Cursor { position: recorded.position, index: index as u32 }.to_string();
     let raw = serde_json::from_slice::<Vec<Box<RawValue>>>(&recorded.payload);
-    match (recorded.commit(), raw) {
-        (Ok(commit), Ok(raw)) => raw
+    match (recorded.history(), raw) {
+        (Ok(Some((_, commit))), Ok(raw)) => raw
             .into_iter()
             .zip(&commit.events)
             .enumerate()
