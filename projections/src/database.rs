@@ -78,6 +78,6 @@ impl Ownership {
 
     /// Gives it up at once, so that another process need not wait.
     pub async fn release(self) {
-        let _ = self.0.close().await;
+        machinery::release(self.0).await;
     }
 }

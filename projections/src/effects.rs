@@ -131,13 +131,13 @@ impl EffectStore for PgEffects {
         let before = self.owners.lock().await.remove(consumer);
         if let Some(connection) = before.and_then(Arc::into_inner) {
             // Closed in order, its lock is free at once.
-            let _ = connection.into_inner().close().await;
+            machinery::release(connection.into_inner()).await;
         }
         let mut connection = self.database.dedicated().await.map_err(failed)?;
         let begin = match machinery::begin(&mut connection, consumer, log).await {
             Ok(begin) => begin,
             Err(error) => {
-                let _ = connection.close().await;
+                machinery::release(connection).await;
                 return Err(match error {
                     HandleError::Lost(reason) => StoreError::Lost(reason),
                     other => StoreError::Transient(other.to_string()),

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use kernel::Position;
 use runtime::consume::{Begin, HandleError, Released};
 use runtime::{Parked, ParkedState};
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 
 use crate::failure::{is_transient, storable};
 
@@ -77,6 +77,13 @@ pub(crate) async fn begin(
     let parked: Vec<String> =
         sqlx::query_scalar(PARKED_SUBJECTS).bind(consumer).fetch_all(&mut *connection).await.map_err(failed)?;
     Ok(Some(Begin { checkpoint: position(checkpoint), parked: HashSet::from_iter(parked) }))
+}
+
+/// Gives up what this connection owns, and the connection. Closing alone would free the locks a moment later, when the
+/// server notices; the next owner, often we ourselves, would stand by for nothing.
+pub(crate) async fn release(mut connection: PgConnection) {
+    let _ = sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut connection).await;
+    let _ = connection.close().await;
 }
 
 /// Moves the checkpoint. First in every transaction: it locks the row, so that a rebuild's switch and this cannot cross.

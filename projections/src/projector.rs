@@ -135,7 +135,7 @@ impl<P: Projector> Handler for Projection<P> {
         let failed = |error| machinery::our_error("connect", error);
         // A connection that survived still holds the lock: closing it in order frees the lock at once.
         if let Some(connection) = self.connection.take() {
-            let _ = connection.close().await;
+            machinery::release(connection).await;
         }
         let mut connection = self.database.dedicated().await.map_err(failed)?;
         set_search_path(&mut connection, &schema::<P>()).await.map_err(failed)?;
@@ -144,7 +144,7 @@ impl<P: Projector> Handler for Projection<P> {
         let begin = match machinery::begin(&mut connection, &schema::<P>(), log).await {
             Ok(begin) => begin,
             Err(error) => {
-                let _ = connection.close().await;
+                machinery::release(connection).await;
                 return Err(error);
             }
         };

@@ -112,7 +112,7 @@ async fn fold<P: Projector>(
     let result = beside.run(&mut connection, log, progress, switch).await;
     beside.drop_schema(&mut connection).await?;
     // Closed in order, so that the next fold need not wait for the lock.
-    let _ = connection.close().await;
+    machinery::release(connection).await;
     result
 }
 
