@@ -21,6 +21,7 @@ pub(crate) struct Config {
     pub(crate) nats: Nats,
     pub(crate) postgres: Postgres,
     pub(crate) stack: Stack,
+    pub(crate) instance: Instance,
     pub(crate) executor: Executor,
     pub(crate) reactor: Reactor,
     pub(crate) development: Development,
@@ -89,6 +90,19 @@ pub(crate) struct Stack {
     pub(crate) cache_dir: Option<PathBuf>,
     pub(crate) nats_binary: Option<PathBuf>,
     pub(crate) postgres_bin_dir: Option<PathBuf>,
+}
+
+/// One of several processes that share the work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Instance {
+    pub(crate) lease_ms: u64,
+}
+
+impl Default for Instance {
+    fn default() -> Instance {
+        Instance { lease_ms: 5_000 }
+    }
 }
 
 /// Limits of command execution.

@@ -3,6 +3,7 @@
 mod access;
 mod demo;
 mod durability;
+mod leases;
 mod metrics;
 mod projections;
 
@@ -17,6 +18,8 @@ use gateway::{DevelopmentAccess, HttpOptions, Parts};
 use kernel::{PrincipalId, TenantId};
 use nats::{Connection, Credentials, JetStreamLog, WorkQueue, topology};
 use rest::Access;
+use runtime::forward::Routed;
+use runtime::lease::Leases;
 use runtime::{Commands, EffectStore, Executor, Log, Registry, react};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +56,7 @@ pub(crate) enum Step {
 
 /// Everything that runs.
 pub(crate) struct Platform {
+    instance: String,
     http: Option<SocketAddr>,
     executor: Executor,
     database: Database,
@@ -62,6 +66,21 @@ pub(crate) struct Platform {
     /// Ends the consumers, once nobody waits for them any more.
     consumers: CancellationToken,
     consumer_tasks: TaskTracker,
+    /// Ends the keeping of leases, when nothing is done under them any more.
+    leases: CancellationToken,
+    lease_tasks: TaskTracker,
+}
+
+/// What the doors lead to.
+struct Doors<'a> {
+    config: &'a Config,
+    token: &'a str,
+    connection: &'a Connection,
+    log: &'a Arc<dyn Log>,
+    work: &'a WorkDoor,
+    /// Executes here or where the shard is.
+    commands: &'a Arc<dyn Commands>,
+    leases: &'a Leases,
 }
 
 /// Deciders, one line each.
@@ -112,6 +131,7 @@ impl Platform {
         let index = Arc::new(PgCommitIndex::new(&database, log.identity().await?));
         let executor = Executor::start(Arc::clone(&log), index, registry(), executor_options(config));
         let mut platform = Self {
+            instance: String::new(),
             http: None,
             executor: executor.clone(),
             database: database.clone(),
@@ -119,23 +139,31 @@ impl Platform {
             door_tasks: TaskTracker::new(),
             consumers: CancellationToken::new(),
             consumer_tasks: TaskTracker::new(),
+            leases: CancellationToken::new(),
+            lease_tasks: TaskTracker::new(),
         };
+        let wants = leases::wants(roles);
+        let leases = leases::keep(config, &database, wants, &platform.lease_tasks, &platform.leases);
+        platform.instance = leases.instance().to_owned();
+        let peers = Arc::new(nats::Peers::new(connection.clone()));
+        let routed: Arc<dyn Commands> = Arc::new(Routed::new(executor.clone(), leases.clone(), peers));
 
         let mut begun = Vec::new();
         if roles.projector {
-            projections::start(&database, &log, &platform.consumer_tasks, &platform.consumers);
+            projections::start(&database, &leases, &log, &platform.consumer_tasks, &platform.consumers);
             begun.push("projector");
         }
         let work = WorkQueue::new(connection.clone(), topology::TASKS);
-        let work = WorkDoor::new(work, executor.clone(), platform.doors.clone());
+        let work = WorkDoor::new(work, executor.clone(), Arc::clone(&routed), platform.doors.clone());
         if roles.reactor {
             let tasks = Arc::new(Tasks::new(WorkQueue::new(connection.clone(), topology::TASKS)));
             let steps = Steps::new(executor.clone(), tasks).context("no HTTP client can be made")?;
             let store: Arc<dyn EffectStore> = Arc::new(PgEffects::new(database.clone()));
-            let commands: Arc<dyn Commands> = Arc::new(executor.clone());
+            let commands = Arc::clone(&routed);
             let stop = platform.consumers.clone();
             platform.consumer_tasks.spawn(react::run(
                 steps,
+                leases.lease(&react::lease::<Steps>()),
                 Arc::clone(&log),
                 store,
                 commands,
@@ -145,12 +173,21 @@ impl Platform {
             begun.push("reactor");
         }
         if let Some(listener) = listener {
-            platform.open_doors(config, listener, token, &connection, &log, &work).await?;
+            let doors = Doors {
+                config,
+                token,
+                connection: &connection,
+                log: &log,
+                work: &work,
+                commands: &routed,
+                leases: &leases,
+            };
+            platform.open_doors(listener, doors).await?;
             begun.push("api");
         }
         if demo {
             let tenant = TenantId::new(&config.development.tenant)?;
-            demo::start(work, executor, tenant, config, &platform.door_tasks, &platform.doors)?;
+            demo::start(work, routed, tenant, config, &platform.door_tasks, &platform.doors)?;
             begun.push("demo workers");
         }
         if let Some(http) = platform.http {
@@ -160,22 +197,17 @@ impl Platform {
         Ok(platform)
     }
 
-    async fn open_doors(
-        &mut self,
-        config: &Config,
-        listener: TcpListener,
-        token: &str,
-        connection: &Connection,
-        log: &Arc<dyn Log>,
-        work: &WorkDoor,
-    ) -> anyhow::Result<()> {
+    async fn open_doors(&mut self, listener: TcpListener, doors: Doors<'_>) -> anyhow::Result<()> {
+        let Doors { config, token, connection, log, work, commands, leases } = doors;
         let access: Arc<dyn Access> = Arc::new(DevelopmentAccess {
             tenant: TenantId::new(&config.development.tenant)?,
             principal: PrincipalId::new(&config.development.principal)?,
             token: token.to_owned(),
         });
-        let commands: Arc<dyn Commands> = Arc::new(self.executor.clone());
-        let ask = gateway::bus::commands(Arc::clone(&commands), Arc::clone(&access));
+        let here: Arc<dyn Commands> = Arc::new(self.executor.clone());
+        let for_peers = nats::serve_peers(connection, leases.instance(), here, self.doors.clone());
+        self.door_tasks.spawn(for_peers.await.context("the door for other instances cannot open")?);
+        let ask = gateway::bus::commands(Arc::clone(commands), Arc::clone(&access));
         let asking =
             nats::serve(connection, "cmd.>", ask, self.doors.clone()).await.context("the bus door cannot open")?;
         let tasks = work.clone().handle(Arc::clone(&access));
@@ -185,22 +217,23 @@ impl Platform {
         self.door_tasks.spawn(async move { drop(tokio::join!(asking, working)) });
         self.door_tasks.spawn(gateway::queue::run(
             WorkQueue::new(connection.clone(), topology::COMMANDS),
-            Arc::clone(&commands),
+            leases.lease(gateway::queue::LEASE),
+            Arc::clone(commands),
             Arc::clone(&access),
-            self.database.clone(),
             self.doors.clone(),
         ));
 
         self.http = Some(listener.local_addr()?);
         let parts = Parts {
             executor: self.executor.clone(),
+            commands: Arc::clone(commands),
             log: Arc::clone(log),
             database: self.database.clone(),
             connection: connection.clone(),
             access,
             operations: Arc::new(projections::Operators::new(self.database.clone(), Arc::clone(log))),
             metrics: metrics::recorder()?,
-            services: vec![workflows::routes::router(commands, self.database.clone())],
+            services: vec![workflows::routes::router(Arc::clone(commands), self.database.clone())],
         };
         let options = HttpOptions {
             body_limit_bytes: config.http.body_limit_bytes,
@@ -213,6 +246,11 @@ impl Platform {
             }
         });
         Ok(())
+    }
+
+    /// What this instance calls itself among others.
+    pub(crate) fn instance(&self) -> &str {
+        &self.instance
     }
 
     /// Where HTTP is served.
@@ -233,6 +271,9 @@ impl Platform {
             tracing::warn!("some effects were still being performed after ten seconds; they will be done again");
         }
         self.executor.close().await;
+        self.leases.cancel();
+        self.lease_tasks.close();
+        self.lease_tasks.wait().await;
         self.database.close().await;
     }
 }

@@ -10,6 +10,7 @@ mod connection;
 mod door;
 mod durability;
 mod log;
+mod peers;
 mod queue;
 mod read;
 pub mod subjects;
@@ -19,6 +20,7 @@ pub use connection::{Connection, Credentials};
 pub use door::{Handle, Incoming, Reply, Unheard, serve};
 pub use durability::{Durability, durability};
 pub use log::JetStreamLog;
+pub use peers::{Peers, serve_peers};
 pub use queue::{Delivery, QueueError, WorkQueue};
 pub use topology::{Drift, TopologyError};
 

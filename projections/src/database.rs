@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 
-use crate::{Failure, machinery};
+use crate::Failure;
 
 /// A Postgres database: a pool for short work, and dedicated connections for owners of consumers.
 #[derive(Clone)]
@@ -44,40 +44,13 @@ impl Database {
         &self.pool
     }
 
-    /// A connection of one's own: session locks live and die with it.
+    /// A connection of one's own: its settings are not those of the pool, and session locks live and die with it.
     pub(crate) async fn dedicated(&self) -> Result<PgConnection, sqlx::Error> {
         PgConnection::connect_with(&self.options).await
-    }
-
-    /// Becomes the owner of something that one process at a time may do; `None` while another is.
-    ///
-    /// # Errors
-    /// When Postgres cannot be asked.
-    pub async fn own(&self, name: &str) -> Result<Option<Ownership>, Failure> {
-        let attempt = || Failure::attempting("become the owner");
-        let mut connection = self.dedicated().await.map_err(attempt())?;
-        let ours: bool =
-            sqlx::query_scalar(machinery::OWN).bind(name).fetch_one(&mut connection).await.map_err(attempt())?;
-        Ok(ours.then_some(Ownership(connection)))
     }
 
     /// Closes the pool after its last query.
     pub async fn close(&self) {
         self.pool.close().await;
-    }
-}
-
-/// Proof of ownership: it ends with the connection that holds it.
-pub struct Ownership(PgConnection);
-
-impl Ownership {
-    /// Whether the connection, and so the ownership, still stands.
-    pub async fn holds(&mut self) -> bool {
-        self.0.ping().await.is_ok()
-    }
-
-    /// Gives it up at once, so that another process need not wait.
-    pub async fn release(self) {
-        machinery::release(self.0).await;
     }
 }

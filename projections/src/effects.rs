@@ -1,16 +1,13 @@
 //! The record of effects in Postgres.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use kernel::{Position, StreamName, Timestamp};
 use runtime::consume::{Begin, HandleError, Released};
 use runtime::effects::surviving;
 use runtime::{EffectRow, EffectState, EffectStore, Parked, Planned, Settlement, StoreError};
 use serde_json::Value;
-use sqlx::{Connection, PgConnection};
-use tokio::sync::Mutex;
+use sqlx::pool::PoolConnection;
+use sqlx::{Connection, PgConnection, Postgres};
 
 use crate::failure::storable;
 use crate::{Database, Failure, machinery};
@@ -38,9 +35,11 @@ pub(crate) const SETTLE: &str = "
         settled_at = CASE WHEN new.state = 'scheduled' THEN NULL ELSE now() END
     FROM UNNEST($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[])
         AS new (tenant_id, category, stream_id, name, state, due, note)
-    WHERE effect.consumer = $1 AND effect.state = 'scheduled' AND effect.tenant_id = new.tenant_id
-        AND effect.category = new.category
-        AND effect.stream_id = new.stream_id AND effect.name = new.name";
+    WHERE effect.consumer = $1 AND effect.tenant_id = new.tenant_id AND effect.category = new.category
+        AND effect.stream_id = new.stream_id AND effect.name = new.name
+        AND CASE WHEN new.state = 'done' THEN effect.state <> 'done'
+            ELSE effect.state = 'scheduled'
+                AND $9 >= (SELECT epoch FROM airstream.checkpoints WHERE consumer = $1) END";
 pub(crate) const REVIVED: &str = "
     UPDATE airstream.effects SET state = 'scheduled', revive = false, due = now()
     WHERE consumer = $1 AND state = 'parked' AND revive
@@ -48,36 +47,28 @@ pub(crate) const REVIVED: &str = "
 
 type Columns = (String, String, String, String, String, String, Timestamp, Value, i32);
 
-/// Effects, checkpoints and parking lots of all reactors.
+/// Effects, checkpoints and parking lots of all reactors. Who may write is decided by the epoch, not by a connection.
 pub struct PgEffects {
     database: Database,
-    /// The connections that own consumers: whoever lost its connection cannot write any more.
-    owners: Mutex<HashMap<String, Arc<Mutex<PgConnection>>>>,
 }
 
 impl PgEffects {
     /// On the migrated database.
     #[must_use]
     pub fn new(database: Database) -> Self {
-        Self { database, owners: Mutex::default() }
+        Self { database }
     }
 
-    async fn owner(&self, consumer: &str) -> Result<Arc<Mutex<PgConnection>>, StoreError> {
-        let owner = self.owners.lock().await.get(consumer).map(Arc::clone);
-        owner.ok_or_else(|| StoreError::Lost("it has no connection".to_owned()))
+    async fn connection(&self) -> Result<PoolConnection<Postgres>, StoreError> {
+        Ok(self.database.pool().acquire().await.map_err(Failure::attempting("connect to Postgres"))?)
     }
+}
 
-    /// A broken connection took the ownership with it.
-    async fn keep_if_alive<T>(&self, consumer: &str, result: Result<T, HandleError>) -> Result<T, StoreError> {
-        match result {
-            Ok(value) => Ok(value),
-            Err(HandleError::Lost(reason)) => Err(StoreError::Lost(reason)),
-            Err(HandleError::Poison(reason)) => Err(StoreError::Poison(reason)),
-            Err(HandleError::Transient(reason)) => {
-                self.owners.lock().await.remove(consumer);
-                Err(StoreError::Lost(reason))
-            }
-        }
+/// Whatever a consumer's own statements fail with, its walk begins again from the checkpoint; a broken connection too.
+fn store_error(error: HandleError) -> StoreError {
+    match error {
+        HandleError::Poison(reason) => StoreError::Poison(reason),
+        HandleError::Lost(reason) | HandleError::Transient(reason) => StoreError::Lost(reason),
     }
 }
 
@@ -126,51 +117,33 @@ async fn write(connection: &mut PgConnection, consumer: &str, plans: &[Planned])
 
 #[async_trait]
 impl EffectStore for PgEffects {
-    async fn begin(&self, consumer: &str, log: &str) -> Result<Option<Begin>, StoreError> {
-        let failed = |error| Failure::attempting("connect to Postgres")(error);
-        let before = self.owners.lock().await.remove(consumer);
-        if let Some(connection) = before.and_then(Arc::into_inner) {
-            // Closed in order, its lock is free at once.
-            machinery::release(connection.into_inner()).await;
-        }
-        let mut connection = self.database.dedicated().await.map_err(failed)?;
-        let begin = match machinery::begin(&mut connection, consumer, log).await {
-            Ok(begin) => begin,
-            Err(error) => {
-                machinery::release(connection).await;
-                return Err(match error {
-                    HandleError::Lost(reason) => StoreError::Lost(reason),
-                    other => StoreError::Transient(other.to_string()),
-                });
-            }
-        };
-        if begin.is_some() {
-            self.owners.lock().await.insert(consumer.to_owned(), Arc::new(Mutex::new(connection)));
-        }
-        Ok(begin)
+    async fn begin(&self, consumer: &str, log: &str, epoch: u64) -> Result<Begin, StoreError> {
+        let mut connection = self.connection().await?;
+        let begin = machinery::begin(&mut connection, consumer, log, epoch).await;
+        begin.map_err(|error| match error {
+            HandleError::Lost(reason) => StoreError::Lost(reason),
+            other => StoreError::Transient(other.to_string()),
+        })
     }
 
     async fn record(
         &self,
         consumer: &str,
+        epoch: u64,
         from: Position,
         to: Position,
         plans: &[Planned],
         parked: &[Parked],
     ) -> Result<(), StoreError> {
-        let owner = self.owner(consumer).await?;
-        let mut connection = owner.lock().await;
+        let mut connection = self.connection().await?;
         let result = async {
             let mut transaction = connection.begin().await.map_err(|error| machinery::our_error("begin", error))?;
-            machinery::advance(&mut transaction, consumer, from, to).await?;
+            machinery::advance(&mut transaction, consumer, epoch, from, to).await?;
             write(&mut transaction, consumer, plans).await?;
             machinery::park(&mut transaction, consumer, parked).await?;
             transaction.commit().await.map_err(|error| machinery::our_error("commit", error))
-        }
-        .await;
-        drop(connection);
-        drop(owner);
-        self.keep_if_alive(consumer, result).await
+        };
+        result.await.map_err(store_error)
     }
 
     async fn pending(&self, consumer: &str) -> Result<Vec<EffectRow>, StoreError> {
@@ -182,7 +155,7 @@ impl EffectStore for PgEffects {
         rows.into_iter().map(|columns| row(consumer, columns)).collect()
     }
 
-    async fn settle(&self, consumer: &str, settlements: &[Settlement]) -> Result<(), StoreError> {
+    async fn settle(&self, consumer: &str, epoch: u64, settlements: &[Settlement]) -> Result<(), StoreError> {
         let state = |settlement: &Settlement| match settlement.state {
             EffectState::Scheduled => "scheduled".to_owned(),
             EffectState::Done => "done".to_owned(),
@@ -197,6 +170,7 @@ impl EffectStore for PgEffects {
             .bind(column(settlements, state))
             .bind(settlements.iter().map(|settlement| settlement.due).collect::<Vec<_>>())
             .bind(column(settlements, |settlement| storable(&settlement.note)))
+            .bind(machinery::signed(epoch))
             .execute(self.database.pool())
             .await
             .map_err(Failure::attempting("settle effects"))?;
@@ -204,29 +178,29 @@ impl EffectStore for PgEffects {
     }
 
     async fn released(&self, consumer: &str) -> Result<Vec<Released>, StoreError> {
-        let owner = self.owner(consumer).await?;
-        let result = machinery::released(&mut *owner.lock().await, consumer).await;
-        self.keep_if_alive(consumer, result).await
+        machinery::released(&mut *self.connection().await?, consumer).await.map_err(store_error)
     }
 
-    async fn unpark(&self, consumer: &str, position: Position, plans: &[Planned]) -> Result<(), StoreError> {
-        let owner = self.owner(consumer).await?;
-        let mut connection = owner.lock().await;
+    async fn unpark(
+        &self,
+        consumer: &str,
+        epoch: u64,
+        position: Position,
+        plans: &[Planned],
+    ) -> Result<(), StoreError> {
+        let mut connection = self.connection().await?;
         let result = async {
             let mut transaction = connection.begin().await.map_err(|error| machinery::our_error("begin", error))?;
+            machinery::hold_as(&mut transaction, consumer, epoch).await?;
             write(&mut transaction, consumer, plans).await?;
             machinery::unpark(&mut transaction, consumer, position).await?;
             transaction.commit().await.map_err(|error| machinery::our_error("commit", error))
-        }
-        .await;
-        drop(connection);
-        self.keep_if_alive(consumer, result).await
+        };
+        result.await.map_err(store_error)
     }
 
     async fn park_again(&self, consumer: &str, position: Position, reason: &str) -> Result<(), StoreError> {
-        let owner = self.owner(consumer).await?;
-        let result = machinery::park_again(&mut *owner.lock().await, consumer, position, reason).await;
-        self.keep_if_alive(consumer, result).await
+        machinery::park_again(&mut *self.connection().await?, consumer, position, reason).await.map_err(store_error)
     }
 
     async fn revived(&self, consumer: &str) -> Result<Vec<EffectRow>, StoreError> {

@@ -11,14 +11,17 @@ use crate::failure::{is_transient, storable};
 
 pub(crate) const BEGIN: &str =
     "INSERT INTO airstream.checkpoints (consumer, log) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-pub(crate) const WHERE: &str = "SELECT position, log FROM airstream.checkpoints WHERE consumer = $1";
+pub(crate) const OWN: &str =
+    "UPDATE airstream.checkpoints SET epoch = $2 WHERE consumer = $1 AND epoch <= $2 RETURNING position, log";
 pub(crate) const CHECKPOINT: &str = "SELECT position FROM airstream.checkpoints WHERE consumer = $1";
 pub(crate) const HOLD: &str = "SELECT position FROM airstream.checkpoints WHERE consumer = $1 FOR UPDATE";
-pub(crate) const OWN: &str = "SELECT pg_try_advisory_lock(hashtextextended('airstream consumer ' || $1, 0))";
 pub(crate) const PARKED_SUBJECTS: &str =
     "SELECT DISTINCT subject FROM airstream.parked WHERE consumer = $1 AND state <> 'skipped'";
-pub(crate) const ADVANCE: &str =
-    "UPDATE airstream.checkpoints SET position = $3, updated_at = now() WHERE consumer = $1 AND position = $2";
+pub(crate) const HOLD_AS: &str =
+    "SELECT position FROM airstream.checkpoints WHERE consumer = $1 AND epoch = $2 FOR UPDATE";
+pub(crate) const ADVANCE: &str = "
+    UPDATE airstream.checkpoints SET position = $3, updated_at = now()
+    WHERE consumer = $1 AND position = $2 AND epoch = $4";
 pub(crate) const PARK: &str = "
     INSERT INTO airstream.parked (consumer, position, subject, tenant_id, state, reason)
     SELECT $1, * FROM UNNEST($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
@@ -53,20 +56,22 @@ pub(crate) fn our_error(attempt: &str, error: sqlx::Error) -> HandleError {
     HandleError::Transient(format!("could not {attempt}: {error}"))
 }
 
-/// Takes ownership on this connection: the lock is gone the moment the connection is. `None` while another has it.
+/// Becomes the owner: from now on nobody with an older epoch can move the checkpoint.
 pub(crate) async fn begin(
     connection: &mut PgConnection,
     consumer: &str,
     log: &str,
-) -> Result<Option<Begin>, HandleError> {
+    epoch: u64,
+) -> Result<Begin, HandleError> {
     let failed = |error| our_error("begin", error);
-    let ours: bool = sqlx::query_scalar(OWN).bind(consumer).fetch_one(&mut *connection).await.map_err(failed)?;
-    if !ours {
-        return Ok(None);
-    }
     sqlx::query(BEGIN).bind(consumer).bind(log).execute(&mut *connection).await.map_err(failed)?;
-    let (checkpoint, known): (i64, String) =
-        sqlx::query_as(WHERE).bind(consumer).fetch_one(&mut *connection).await.map_err(failed)?;
+    let owned: Option<(i64, String)> = sqlx::query_as(OWN)
+        .bind(consumer)
+        .bind(signed(epoch))
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(failed)?;
+    let Some((checkpoint, known)) = owned else { return Err(lost_to_another(consumer)) };
     if known != log {
         let reason = format!(
             "its checkpoint belongs to {known}, but this is {log}: positions of one log mean nothing in another. \
@@ -76,7 +81,7 @@ pub(crate) async fn begin(
     }
     let parked: Vec<String> =
         sqlx::query_scalar(PARKED_SUBJECTS).bind(consumer).fetch_all(&mut *connection).await.map_err(failed)?;
-    Ok(Some(Begin { checkpoint: position(checkpoint), parked: HashSet::from_iter(parked) }))
+    Ok(Begin { checkpoint: position(checkpoint), parked: HashSet::from_iter(parked) })
 }
 
 /// Gives up what this connection owns, and the connection. Closing alone would free the locks a moment later, when the
@@ -86,10 +91,15 @@ pub(crate) async fn release(mut connection: PgConnection) {
     let _ = connection.close().await;
 }
 
+fn lost_to_another(consumer: &str) -> HandleError {
+    HandleError::Lost(format!("another instance owns `{consumer}` now, under a newer lease; nothing was written"))
+}
+
 /// Moves the checkpoint. First in every transaction: it locks the row, so that a rebuild's switch and this cannot cross.
 pub(crate) async fn advance(
     connection: &mut PgConnection,
     consumer: &str,
+    epoch: u64,
     from: Position,
     to: Position,
 ) -> Result<(), HandleError> {
@@ -97,13 +107,15 @@ pub(crate) async fn advance(
         .bind(consumer)
         .bind(number(from))
         .bind(number(to))
-        .execute(connection)
+        .bind(signed(epoch))
+        .execute(&mut *connection)
         .await
         .map_err(|error| our_error("move the checkpoint", error))?;
-    match moved.rows_affected() {
-        1 => Ok(()),
-        _ => Err(HandleError::Lost(format!("its checkpoint is not at {from} any more"))),
+    if moved.rows_affected() == 1 {
+        return Ok(());
     }
+    let found = hold_as(connection, consumer, epoch).await?;
+    Err(HandleError::Lost(format!("its checkpoint is at {found}, not at {from}")))
 }
 
 /// Sets commits aside.
@@ -182,6 +194,21 @@ pub(crate) async fn hold(connection: &mut PgConnection, consumer: &str) -> Resul
     Ok(position(found.unwrap_or_default()))
 }
 
+/// Takes the checkpoint's row as its owner.
+pub(crate) async fn hold_as(
+    connection: &mut PgConnection,
+    consumer: &str,
+    epoch: u64,
+) -> Result<Position, HandleError> {
+    let found: Option<i64> = sqlx::query_scalar(HOLD_AS)
+        .bind(consumer)
+        .bind(signed(epoch))
+        .fetch_optional(connection)
+        .await
+        .map_err(|error| our_error("take the checkpoint", error))?;
+    found.map(position).ok_or_else(|| lost_to_another(consumer))
+}
+
 /// A released commit failed again.
 pub(crate) async fn park_again(
     connection: &mut PgConnection,
@@ -201,7 +228,11 @@ pub(crate) async fn park_again(
 
 /// Postgres has no unsigned numbers; a log of 2^63 messages would take longer than the disk lasts.
 pub(crate) fn number(position: Position) -> i64 {
-    i64::try_from(position.sequence()).unwrap_or(i64::MAX)
+    signed(position.sequence())
+}
+
+pub(crate) fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 pub(crate) fn position(number: i64) -> Position {

@@ -18,14 +18,16 @@ macro_rules! embedded {
 
 /// Every migration: number, name, SQL.
 #[must_use]
-pub fn migrations() -> [(&'static str, &'static str, &'static str); 5] {
+pub fn migrations() -> Vec<(&'static str, &'static str, &'static str)> {
     embedded! {
         "0001" "machinery",
         "0002" "commits",
         "0003" "workflows",
         "0004" "runs",
         "0005" "inbox",
+        "0006" "leases",
     }
+    .to_vec()
 }
 
 fn migrator() -> Migrator {

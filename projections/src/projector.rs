@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kernel::{Commit, FactError, Position, StreamName};
 use runtime::consume::{self, Begin, HandleError, Handler, Released};
+use runtime::lease::Lease;
 use runtime::{Log, Parked, Recorded};
 use sqlx::{Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
@@ -68,21 +69,29 @@ pub(crate) fn schema<P: Projector>() -> String {
     format!("{}_v{}", P::NAME, P::VERSION)
 }
 
-/// Runs a projection until `stop`.
+/// The lease of a projection.
+#[must_use]
+pub fn lease<P: Projector>() -> String {
+    format!("projection/{}", schema::<P>())
+}
+
+/// Runs a projection until `stop`, whenever the lease is ours.
 pub async fn run<P: Projector>(
     database: Database,
+    lease: Lease,
     log: Arc<dyn Log>,
     options: consume::Options,
     stop: CancellationToken,
 ) {
-    consume::run(Projection::<P>::new(database), log, options, stop).await;
+    consume::run(Projection::<P>::new(database), lease, log, options, stop).await;
 }
 
 /// A projector's side of the walk along the log.
 pub struct Projection<P> {
     database: Database,
-    /// The connection that owns the consumer; `None` before `begin`.
+    /// Whose unqualified table names mean the projector's schema; `None` before `begin`.
     connection: Option<PgConnection>,
+    epoch: u64,
     projector: PhantomData<fn() -> P>,
 }
 
@@ -90,14 +99,14 @@ impl<P: Projector> Projection<P> {
     /// Not yet owner of anything.
     #[must_use]
     pub fn new(database: Database) -> Self {
-        Self { database, connection: None, projector: PhantomData }
+        Self { database, connection: None, epoch: 0, projector: PhantomData }
     }
 
     fn connection(&mut self) -> Result<&mut PgConnection, HandleError> {
         self.connection.as_mut().ok_or_else(|| HandleError::Lost("it has no connection".to_owned()))
     }
 
-    /// A broken connection took the ownership with it.
+    /// After a failure nobody knows what state a connection is in.
     fn keep_if_alive<T>(&mut self, result: Result<T, HandleError>) -> Result<T, HandleError> {
         match result {
             Err(HandleError::Transient(reason)) => {
@@ -131,26 +140,16 @@ impl<P: Projector> Handler for Projection<P> {
         schema::<P>()
     }
 
-    async fn begin(&mut self, log: &str) -> Result<Option<Begin>, HandleError> {
+    async fn begin(&mut self, log: &str, epoch: u64) -> Result<Begin, HandleError> {
         let failed = |error| machinery::our_error("connect", error);
-        // A connection that survived still holds the lock: closing it in order frees the lock at once.
-        if let Some(connection) = self.connection.take() {
-            machinery::release(connection).await;
-        }
+        self.connection = None;
         let mut connection = self.database.dedicated().await.map_err(failed)?;
         set_search_path(&mut connection, &schema::<P>()).await.map_err(failed)?;
         // Rows and checkpoint are lost together when the power fails, and the log brings both back.
         sqlx::query("SET synchronous_commit = off").execute(&mut connection).await.map_err(failed)?;
-        let begin = match machinery::begin(&mut connection, &schema::<P>(), log).await {
-            Ok(begin) => begin,
-            Err(error) => {
-                machinery::release(connection).await;
-                return Err(error);
-            }
-        };
-        if begin.is_some() {
-            self.connection = Some(connection);
-        }
+        let begin = machinery::begin(&mut connection, &schema::<P>(), log, epoch).await?;
+        self.connection = Some(connection);
+        self.epoch = epoch;
         Ok(begin)
     }
 
@@ -162,10 +161,11 @@ impl<P: Projector> Handler for Projection<P> {
         parked: &[Parked],
     ) -> Result<(), HandleError> {
         let facts = wanted::<P>(commits)?;
+        let epoch = self.epoch;
         let connection = self.connection()?;
         let result = async {
             let mut transaction = connection.begin().await.map_err(|error| machinery::our_error("begin", error))?;
-            machinery::advance(&mut transaction, &schema::<P>(), from, to).await?;
+            machinery::advance(&mut transaction, &schema::<P>(), epoch, from, to).await?;
             if !facts.is_empty() {
                 P::apply(&facts, &mut transaction).await?;
             }
@@ -183,10 +183,11 @@ impl<P: Projector> Handler for Projection<P> {
 
     async fn handle_released(&mut self, commit: &Recorded) -> Result<(), HandleError> {
         let facts = wanted::<P>(&[commit])?;
+        let epoch = self.epoch;
         let connection = self.connection()?;
         let result = async {
             let mut transaction = connection.begin().await.map_err(|error| machinery::our_error("begin", error))?;
-            machinery::hold(&mut transaction, &schema::<P>()).await?;
+            machinery::hold_as(&mut transaction, &schema::<P>(), epoch).await?;
             P::apply(&facts, &mut transaction).await?;
             machinery::unpark(&mut transaction, &schema::<P>(), commit.position).await?;
             transaction.commit().await.map_err(|error| machinery::our_error("commit", error))

@@ -1,17 +1,17 @@
 //! Every statement of this crate, for the test that prepares them against the migrated schema.
 
-use crate::{commits, effects, inbox, machinery, runs, status, workflows};
+use crate::{commits, effects, inbox, leases, machinery, runs, status, workflows};
 
 /// Each statement with the schema that its unqualified names stand in.
 #[must_use]
 pub fn all() -> Vec<(&'static str, &'static str)> {
     vec![
         ("public", machinery::BEGIN),
-        ("public", machinery::WHERE),
         ("public", machinery::CHECKPOINT),
         ("public", machinery::HOLD),
         ("public", machinery::OWN),
         ("public", machinery::PARKED_SUBJECTS),
+        ("public", machinery::HOLD_AS),
         ("public", machinery::ADVANCE),
         ("public", machinery::PARK),
         ("public", machinery::RELEASED),
@@ -45,6 +45,16 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("inbox_v1", inbox::DISMISS),
         ("public", inbox::LIST),
         ("public", inbox::BY_COMMAND),
+        ("public", leases::TURN),
+        ("public", leases::ANNOUNCE),
+        ("public", leases::BURY),
+        ("public", leases::ALIVE),
+        ("public", leases::HELD),
+        ("public", leases::PROLONG),
+        ("public", leases::TAKE),
+        ("public", leases::GIVE),
+        ("public", leases::LEAVE),
+        ("public", leases::SESSION),
         ("public", status::CONSUMERS),
         ("public", status::PARKED),
         ("public", status::RETRY),

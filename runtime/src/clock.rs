@@ -12,6 +12,12 @@ pub fn now() -> Timestamp {
     Timestamp::from_timestamp_micros(now.timestamp_micros()).unwrap_or(now)
 }
 
+/// 32 random bits, for names that only have to differ.
+#[must_use]
+pub fn random() -> u32 {
+    uuid::Uuid::now_v7().as_u128() as u32
+}
+
 /// A fresh id: UUIDv7 as 32 hexadecimal digits, so ids made later sort later.
 #[must_use]
 pub fn fresh_id(prefix: &str) -> String {

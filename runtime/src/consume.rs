@@ -18,6 +18,7 @@ use futures::{FutureExt, StreamExt};
 use kernel::Position;
 use tokio_util::sync::CancellationToken;
 
+use crate::lease::Lease;
 use crate::retry::Backoff;
 use crate::{Filter, Log, Parked, ParkedState, Recorded, StoreError, clock, telemetry};
 
@@ -69,12 +70,12 @@ pub trait Handler: Send {
     /// Unique among consumers.
     fn name(&self) -> String;
 
-    /// Becomes the owner and says where to begin in the log of that identity; `None` while another instance owns the
-    /// consumer.
+    /// Becomes the owner, in the term of a lease, and says where to begin in the log of that identity. Whatever is written
+    /// from now on is written under this epoch, and refused once there is an owner with a newer one.
     ///
     /// # Errors
-    /// [`HandleError::Lost`] when the checkpoint belongs to another log.
-    async fn begin(&mut self, log: &str) -> Result<Option<Begin>, HandleError>;
+    /// [`HandleError::Lost`] when the checkpoint belongs to another log, or to an owner of a newer epoch.
+    async fn begin(&mut self, log: &str, epoch: u64) -> Result<Begin, HandleError>;
 
     /// Handles commits and moves the checkpoint from `from` to `to`, all or nothing. `parked` are commits of the same
     /// range that have to be set aside.
@@ -125,24 +126,27 @@ impl Default for Options {
     }
 }
 
-/// Runs a consumer until `stop`. It ends only then: whatever fails is tried again.
-pub async fn run(mut handler: impl Handler, log: Arc<dyn Log>, options: Options, stop: CancellationToken) {
+/// Runs a consumer until `stop`, whenever the lease is ours. It ends only then: whatever fails is tried again.
+pub async fn run(
+    mut handler: impl Handler,
+    mut lease: Lease,
+    log: Arc<dyn Log>,
+    options: Options,
+    stop: CancellationToken,
+) {
     let name = handler.name();
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     while !stop.is_cancelled() {
+        let term = tokio::select! {
+            () = stop.cancelled() => return,
+            term = lease.begun() => term,
+        };
         let begin = match log.identity().await {
-            Ok(identity) => handler.begin(&identity).await,
+            Ok(identity) => handler.begin(&identity, term.epoch).await,
             Err(error) => Err(HandleError::Transient(error.to_string())),
         };
         let begin = match begin {
-            Ok(Some(begin)) => begin,
-            Ok(None) => {
-                // Standing by: another instance owns this consumer. Its lock is gone the moment it dies.
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(options.heartbeat) => continue,
-                }
-            }
+            Ok(begin) => begin,
             Err(error) => {
                 tracing::warn!(consumer = name, %error, "cannot begin; will try again");
                 tokio::select! {
@@ -163,6 +167,8 @@ pub async fn run(mut handler: impl Handler, log: Arc<dyn Log>, options: Options,
             log: &log,
             options: &options,
             stop: &stop,
+            lease: &mut lease,
+            epoch: term.epoch,
             checkpoint: begin.checkpoint,
             parked: begin.parked,
         };
@@ -189,6 +195,8 @@ struct Walk<'a, H> {
     log: &'a Arc<dyn Log>,
     options: &'a Options,
     stop: &'a CancellationToken,
+    lease: &'a mut Lease,
+    epoch: u64,
     checkpoint: Position,
     parked: HashSet<String>,
 }
@@ -212,6 +220,7 @@ impl<H: Handler> Walk<'_, H> {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
+                () = self.lease.ended(self.epoch) => return Err(HandleError::Lost("its lease has ended".to_owned())),
                 chunk = chunks.next() => {
                     let chunk = chunk.ok_or_else(|| HandleError::Transient("the read ended".to_owned()))?;
                     let mut commits = Vec::with_capacity(chunk.len());

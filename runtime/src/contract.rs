@@ -7,6 +7,7 @@
 pub mod effects;
 pub mod executing;
 pub mod index;
+pub mod leases;
 pub mod log;
 
 use kernel::{

@@ -143,19 +143,20 @@ pub struct Parked {
 /// again or effects that will be found by `pending`.
 #[async_trait]
 pub trait EffectStore: Send + Sync + 'static {
-    /// Becomes the owner of a consumer of a log; `None` while another instance is.
+    /// Becomes the owner of a consumer of a log, in the term of a lease. From now on nobody with an older epoch can record.
     ///
     /// # Errors
-    /// [`StoreError::Lost`] when the consumer has read another log than this one.
-    async fn begin(&self, consumer: &str, log: &str) -> Result<Option<Begin>, StoreError>;
+    /// [`StoreError::Lost`] when the consumer has read another log than this one, or has had an owner of a newer epoch.
+    async fn begin(&self, consumer: &str, log: &str, epoch: u64) -> Result<Begin, StoreError>;
 
     /// Records what commits call for, sets some aside, and moves the checkpoint.
     ///
     /// # Errors
-    /// [`StoreError::Lost`] when the checkpoint is not at `from` any more.
+    /// [`StoreError::Lost`] when the checkpoint is not at `from` any more, or another owner has begun.
     async fn record(
         &self,
         consumer: &str,
+        epoch: u64,
         from: Position,
         to: Position,
         plans: &[Planned],
@@ -168,11 +169,12 @@ pub trait EffectStore: Send + Sync + 'static {
     /// [`StoreError::Transient`].
     async fn pending(&self, consumer: &str) -> Result<Vec<EffectRow>, StoreError>;
 
-    /// Records how tries ended.
+    /// Records how tries ended. What is done is done, whoever says so; that it was put off or parked counts only from the
+    /// current owner, and only while nobody has said that it is done.
     ///
     /// # Errors
     /// [`StoreError::Transient`].
-    async fn settle(&self, consumer: &str, settlements: &[Settlement]) -> Result<(), StoreError>;
+    async fn settle(&self, consumer: &str, epoch: u64, settlements: &[Settlement]) -> Result<(), StoreError>;
 
     /// Streams whose parked commits a person wants handled now.
     ///
@@ -183,8 +185,9 @@ pub trait EffectStore: Send + Sync + 'static {
     /// A parked commit was handled after all: records its plans and takes it out of the lot.
     ///
     /// # Errors
-    /// [`StoreError::Transient`].
-    async fn unpark(&self, consumer: &str, position: Position, plans: &[Planned]) -> Result<(), StoreError>;
+    /// [`StoreError::Transient`]; [`StoreError::Lost`] when another owner has begun.
+    async fn unpark(&self, consumer: &str, epoch: u64, position: Position, plans: &[Planned])
+    -> Result<(), StoreError>;
 
     /// A released commit failed again: it and everything behind it stay.
     ///

@@ -4,7 +4,9 @@
 //! * [`consume`] walks the log for projectors and reactors: retry, park, release.
 //! * [`react`] performs effects that were recorded first, and reports by command.
 //!
-//! What a machine needs from the world is a port: [`Log`], [`CommitIndex`], [`EffectStore`] (and [`Commands`], for whoever reports). Each port has a memory
+//! * [`lease`] says which of several instances does what; [`forward`] sends commands to the one that has their shard.
+//!
+//! What a machine needs from the world is a port: [`Log`], [`CommitIndex`], [`EffectStore`], [`lease::LeaseStore`] (and [`Commands`], for whoever reports). Each port has a memory
 //! adapter in [`memory`] and a suite in [`contract`] that every adapter passes.
 //!
 //! **Invariant**: no word of any domain in this crate.
@@ -15,7 +17,9 @@ pub mod contract;
 pub mod effects;
 mod execute;
 mod folded;
+pub mod forward;
 mod index;
+pub mod lease;
 mod log;
 pub mod memory;
 pub mod react;

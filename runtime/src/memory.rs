@@ -1,5 +1,7 @@
 //! Memory adapters of the ports, for tests and for the simulation. They pass the same suites as the real ones.
 
+mod leases;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +16,8 @@ use crate::{
     Append, AppendError, CommitIndex, EffectRow, EffectState, EffectStore, Filter, Freshness, Log, LogError, Lookup,
     Page, Parked, ParkedState, Planned, Reader, Recorded, Settlement, StoreError, clock,
 };
+
+pub use leases::MemoryLeases;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -194,11 +198,22 @@ impl CommitIndex for MemoryIndex {
 #[derive(Default)]
 struct Consumer {
     log: Option<String>,
+    /// Of the newest owner: older ones cannot write any more.
+    epoch: u64,
     checkpoint: Position,
     effects: BTreeMap<(StreamName, String), (EffectRow, EffectState)>,
     parked: BTreeMap<Position, Parked>,
     released: HashSet<String>,
     revived: HashSet<(StreamName, String)>,
+}
+
+impl Consumer {
+    fn check(&self, epoch: u64) -> Result<(), StoreError> {
+        if epoch < self.epoch {
+            return Err(StoreError::Lost(format!("its epoch is {}, ours is {epoch}", self.epoch)));
+        }
+        Ok(())
+    }
 }
 
 /// A record of effects in memory.
@@ -247,20 +262,23 @@ fn add(consumer: &mut Consumer, name: &str, plans: &[Planned]) {
 
 #[async_trait]
 impl EffectStore for MemoryEffects {
-    async fn begin(&self, consumer: &str, log: &str) -> Result<Option<Begin>, StoreError> {
+    async fn begin(&self, consumer: &str, log: &str, epoch: u64) -> Result<Begin, StoreError> {
         let mut consumers = locked(&self.consumers);
         let found = consumers.entry(consumer.to_owned()).or_default();
+        found.check(epoch)?;
+        found.epoch = epoch;
         let known = found.log.get_or_insert_with(|| log.to_owned());
         if known != log {
             return Err(StoreError::Lost(format!("its checkpoint belongs to the log {known}, this is {log}")));
         }
         let parked = found.parked.values().map(|parked| parked.subject.clone()).collect();
-        Ok(Some(Begin { checkpoint: found.checkpoint, parked }))
+        Ok(Begin { checkpoint: found.checkpoint, parked })
     }
 
     async fn record(
         &self,
         consumer: &str,
+        epoch: u64,
         from: Position,
         to: Position,
         plans: &[Planned],
@@ -268,6 +286,7 @@ impl EffectStore for MemoryEffects {
     ) -> Result<(), StoreError> {
         let mut consumers = locked(&self.consumers);
         let found = consumers.entry(consumer.to_owned()).or_default();
+        found.check(epoch)?;
         if found.checkpoint != from {
             return Err(StoreError::Lost(format!("the checkpoint is at {}, not {from}", found.checkpoint)));
         }
@@ -282,11 +301,15 @@ impl EffectStore for MemoryEffects {
         Ok(effects.filter(|(_, state)| *state == EffectState::Scheduled).map(|(row, _)| row).collect())
     }
 
-    async fn settle(&self, consumer: &str, settlements: &[Settlement]) -> Result<(), StoreError> {
+    async fn settle(&self, consumer: &str, epoch: u64, settlements: &[Settlement]) -> Result<(), StoreError> {
         let mut consumers = locked(&self.consumers);
         let found = consumers.entry(consumer.to_owned()).or_default();
+        let current = epoch >= found.epoch;
         for settlement in settlements {
-            if let Some((row, state)) = found.effects.get_mut(&(settlement.stream.clone(), settlement.name.clone())) {
+            let done = settlement.state == EffectState::Done;
+            if let Some((row, state)) = found.effects.get_mut(&(settlement.stream.clone(), settlement.name.clone()))
+                && (done || (current && *state == EffectState::Scheduled))
+            {
                 *state = settlement.state.clone();
                 if let Some(due) = settlement.due {
                     row.due = due;
@@ -307,9 +330,16 @@ impl EffectStore for MemoryEffects {
         Ok(subjects.into_iter().map(|subject| Released { positions: of(&subject), subject }).collect())
     }
 
-    async fn unpark(&self, consumer: &str, position: Position, plans: &[Planned]) -> Result<(), StoreError> {
+    async fn unpark(
+        &self,
+        consumer: &str,
+        epoch: u64,
+        position: Position,
+        plans: &[Planned],
+    ) -> Result<(), StoreError> {
         let mut consumers = locked(&self.consumers);
         let found = consumers.entry(consumer.to_owned()).or_default();
+        found.check(epoch)?;
         add(found, consumer, plans);
         found.parked.remove(&position);
         Ok(())

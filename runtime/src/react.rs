@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consume::{self, Begin, HandleError, Handler, Released};
 use crate::effects::surviving;
+use crate::lease::Lease;
 use crate::{Commands, EffectRow, EffectStore, Log, Parked, Plan, Planned, Recorded};
 use runner::Runner;
 
@@ -100,9 +101,16 @@ impl Default for Options {
     }
 }
 
-/// Runs a reactor until `stop`, and then until the effects in hand are done.
+/// The lease of a reactor.
+#[must_use]
+pub fn lease<R: Reactor>() -> String {
+    format!("reactor/{}", R::NAME)
+}
+
+/// Runs a reactor until `stop`, whenever the lease is ours, and then until the effects in hand are done.
 pub async fn run<R: Reactor>(
     reactor: R,
+    lease: Lease,
     log: Arc<dyn Log>,
     store: Arc<dyn EffectStore>,
     commands: Arc<dyn Commands>,
@@ -111,10 +119,10 @@ pub async fn run<R: Reactor>(
 ) {
     let reactor = Arc::new(reactor);
     let (planned, arriving) = mpsc::channel(NEWS);
-    let runner = Runner::new(Arc::clone(&reactor), Arc::clone(&store), commands, options.clone());
-    let handler = Recorder { reactor, store, planned };
+    let runner = Runner::new(Arc::clone(&reactor), lease.clone(), Arc::clone(&store), commands, options.clone());
+    let handler = Recorder { reactor, store, planned, epoch: 0 };
     let stopped = stop.clone();
-    tokio::join!(consume::run(handler, log, options.consume, stop), runner.run(arriving, stopped));
+    tokio::join!(consume::run(handler, lease, log, options.consume, stop), runner.run(arriving, stopped));
 }
 
 /// Batches of news that may wait for the runner; past it the walk along the log waits, too.
@@ -124,8 +132,8 @@ const NEWS: usize = 64;
 pub(crate) enum News {
     /// Whether we are still the owner is open: perform nothing that has not begun.
     OwnerUnknown,
-    /// We are the owner; here is what the store has.
-    Owner(Vec<EffectRow>),
+    /// We are the owner, in this epoch; here is what the store has.
+    Owner { epoch: u64, rows: Vec<EffectRow> },
     /// Recorded just now.
     Recorded { rows: Vec<EffectRow>, cancelled: Vec<(StreamName, String)> },
 }
@@ -135,6 +143,7 @@ struct Recorder<R> {
     reactor: Arc<R>,
     store: Arc<dyn EffectStore>,
     planned: mpsc::Sender<News>,
+    epoch: u64,
 }
 
 impl<R: Reactor> Recorder<R> {
@@ -176,12 +185,14 @@ impl<R: Reactor> Handler for Recorder<R> {
         R::NAME.to_owned()
     }
 
-    async fn begin(&mut self, log: &str) -> Result<Option<Begin>, HandleError> {
+    async fn begin(&mut self, log: &str, epoch: u64) -> Result<Begin, HandleError> {
         // Whatever comes of this, what the runner holds may be somebody else's by now.
         let _ = self.planned.send(News::OwnerUnknown).await;
-        let Some(begin) = self.store.begin(R::NAME, log).await? else { return Ok(None) };
-        let _ = self.planned.send(News::Owner(self.store.pending(R::NAME).await?)).await;
-        Ok(Some(begin))
+        let begin = self.store.begin(R::NAME, log, epoch).await?;
+        self.epoch = epoch;
+        let rows = self.store.pending(R::NAME).await?;
+        let _ = self.planned.send(News::Owner { epoch, rows }).await;
+        Ok(begin)
     }
 
     async fn handle(
@@ -192,7 +203,7 @@ impl<R: Reactor> Handler for Recorder<R> {
         parked: &[Parked],
     ) -> Result<(), HandleError> {
         let plans = self.plans(commits)?;
-        self.store.record(R::NAME, from, to, &plans, parked).await?;
+        self.store.record(R::NAME, self.epoch, from, to, &plans, parked).await?;
         self.announce(&plans).await;
         Ok(())
     }
@@ -207,7 +218,7 @@ impl<R: Reactor> Handler for Recorder<R> {
 
     async fn handle_released(&mut self, commit: &Recorded) -> Result<(), HandleError> {
         let plans = self.plans(&[commit])?;
-        self.store.unpark(R::NAME, commit.position, &plans).await?;
+        self.store.unpark(R::NAME, self.epoch, commit.position, &plans).await?;
         self.announce(&plans).await;
         Ok(())
     }

@@ -24,5 +24,9 @@ pub const CONSUMER_HEARTBEAT_TIMESTAMP_SECONDS: &str = "airstream_consumer_heart
 pub const CONSUMER_PARKED_STREAMS: &str = "airstream_consumer_parked_streams";
 /// Messages in the log that no writer of ours wrote, passed over by `consumer`. Somebody misdirects answers into the log.
 pub const FOREIGN_MESSAGES_TOTAL: &str = "airstream_foreign_messages_total";
+/// Leases of this instance that began or ended, by `change` (`acquired`, `released`, `lost`). `lost` means that it hung.
+pub const LEASE_CHANGES_TOTAL: &str = "airstream_lease_changes_total";
+/// 1 for a lease that this instance holds, 0 for one that it could hold, by `lease`.
+pub const LEASE_HELD: &str = "airstream_lease_held";
 /// Effects performed, by `consumer` and `outcome` (`done`, `retry`, `parked`).
 pub const EFFECTS_TOTAL: &str = "airstream_effects_total";

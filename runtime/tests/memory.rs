@@ -11,8 +11,9 @@ use async_trait::async_trait;
 use kernel::{Envelope, FactError, Position};
 use runtime::consume::{self, Begin, HandleError, Handler, Released};
 use runtime::contract::executing::{ask, executor};
-use runtime::contract::{Ledger, Till, effects, executing, fresh_stream, index, log};
-use runtime::memory::{MemoryEffects, MemoryIndex, MemoryLog};
+use runtime::contract::{Ledger, Till, effects, executing, fresh_stream, index, leases, log};
+use runtime::lease::{self, Lease};
+use runtime::memory::{MemoryEffects, MemoryIndex, MemoryLeases, MemoryLog};
 use runtime::react::{self, Reactor, Verdict};
 use runtime::route::Router;
 use runtime::{Commands, CommitIndex, EffectRow, EffectState, EffectStore, Log, Parked, Plan, Recorded};
@@ -35,6 +36,47 @@ async fn the_log() {
 #[tokio::test]
 async fn the_record_of_effects() {
     effects::suite(&MemoryEffects::default()).await;
+}
+
+#[tokio::test]
+async fn the_record_of_leases() {
+    leases::suite(&MemoryLeases::default()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_hangs_knows_that_its_lease_is_over_before_anybody_else_has_it() {
+    let store = Arc::new(MemoryLeases::default());
+    let begin = |instance: &str| {
+        let stop = CancellationToken::new();
+        let options = lease::Options { lasting: Duration::from_secs(5) };
+        let wants = vec!["consumer/one".to_owned()];
+        let (leases, keeping) = lease::keep(Arc::clone(&store) as _, instance.into(), wants, options, stop.clone());
+        (leases.lease("consumer/one"), tokio::spawn(keeping), stop)
+    };
+    let (mut first, keeper, _stop) = begin("first");
+    let term = first.begun().await;
+    let (mut second, _, stop) = begin("second");
+    // The keeper of the first stands still, as the whole process would.
+    keeper.abort();
+    tokio::select! {
+        biased;
+        () = first.ended(term.epoch) => {}
+        _ = second.begun() => panic!("two instances hold one lease"),
+    }
+    assert_eq!(first.term(), None);
+    let next = second.begun().await;
+    assert!(next.epoch > term.epoch, "the store could not tell the two apart");
+    // Said good-bye, a lease is free at once; a dead holder's, too.
+    stop.cancel();
+    let (mut third, keeper, _stop) = begin("third");
+    let before = tokio::time::Instant::now();
+    let term = third.begun().await;
+    assert!(before.elapsed() <= Duration::from_secs(1) && term.epoch > next.epoch);
+    keeper.abort();
+    store.bury("third");
+    let (mut fourth, _, _stop) = begin("fourth");
+    fourth.begun().await;
+    assert!(before.elapsed() <= Duration::from_secs(2), "nobody has to wait for the dead");
 }
 
 #[tokio::test]
@@ -197,8 +239,8 @@ impl Handler for Picky {
         "picky".into()
     }
 
-    async fn begin(&mut self, _: &str) -> Result<Option<Begin>, HandleError> {
-        Ok(Some(Begin::default()))
+    async fn begin(&mut self, _: &str, _: u64) -> Result<Begin, HandleError> {
+        Ok(Begin::default())
     }
 
     async fn handle(
@@ -253,7 +295,8 @@ async fn poison_is_parked_with_what_follows_it_and_the_rest_goes_on() {
     picky.stumbles.store(2, Ordering::Relaxed);
     let stop = CancellationToken::new();
     let options = consume::Options { heartbeat: Duration::from_millis(5), ..consume::Options::default() };
-    let running = tokio::spawn(consume::run(picky.clone(), memory.clone(), options, stop.clone()));
+    let running =
+        tokio::spawn(consume::run(picky.clone(), Lease::permanent("picky"), memory.clone(), options, stop.clone()));
 
     // 13 panics (first stream), 5 is poison (second stream); the third is whole.
     eventually("everything is handled or parked", async || {
@@ -322,6 +365,7 @@ async fn an_effect_is_recorded_done_and_reported_once_however_often_its_event_co
         let change = Change { performed: Arc::clone(&performed), failures: Arc::new(AtomicUsize::new(2)) };
         let running = tokio::spawn(react::run(
             change,
+            Lease::permanent("change"),
             Arc::clone(&memory),
             Arc::clone(&store) as Arc<dyn EffectStore>,
             Arc::new(commands.clone()),
@@ -358,8 +402,8 @@ async fn a_process_hears_of_other_streams_and_counts_each_event_once() {
         let stop = CancellationToken::new();
         let sink: Arc<dyn Commands> = Arc::new(commands.clone());
         let (memory, router) = (Arc::clone(&memory), Router::<Ledger>::new());
-        let running =
-            tokio::spawn(react::run(router, memory, Arc::clone(&store), sink, react::Options::default(), stop.clone()));
+        let (lease, options) = (Lease::permanent("ledger"), react::Options::default());
+        let running = tokio::spawn(react::run(router, lease, memory, Arc::clone(&store), sink, options, stop.clone()));
         eventually("the ledger has heard of every coin", async || {
             let pending = store.pending("contract-ledger").await.unwrap();
             pending.is_empty() && commands.inspect::<Ledger>(&ledger).await.unwrap().state == 6

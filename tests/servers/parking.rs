@@ -9,6 +9,7 @@ use kernel::{FactError, Position, StreamName, TenantId};
 use nats::JetStreamLog;
 use projections::{CommitFacts, ProjectError, Projector, status};
 use runtime::contract::{fresh_stream, log};
+use runtime::lease::Lease;
 use runtime::{Log, consume};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use stories::{Servers, eventually};
@@ -74,7 +75,8 @@ async fn begin() -> Story {
     let log: Arc<dyn Log> = Arc::new(JetStreamLog::new(servers.nats.clone()));
     let stop = CancellationToken::new();
     let options = consume::Options { heartbeat: Duration::from_millis(50), ..consume::Options::default() };
-    tokio::spawn(projections::run::<Coins>(servers.database.clone(), Arc::clone(&log), options, stop.clone()));
+    let (database, lease) = (servers.database.clone(), Lease::permanent("coins"));
+    tokio::spawn(projections::run::<Coins>(database, lease, Arc::clone(&log), options, stop.clone()));
     Story { servers, log, stop, tenant: TenantId::new("contract").unwrap() }
 }
 

@@ -1,13 +1,18 @@
 //! Every port's suite, on JetStream and Postgres.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use async_trait::async_trait;
 use kernel::Position;
 use nats::JetStreamLog;
 use projections::commits::{Commits, PgCommitIndex};
-use projections::{PgEffects, run, wait_until};
-use runtime::contract::{effects, executing, fresh_stream, index, log};
-use runtime::{CommitIndex, Log, consume};
+use projections::{Database, PgEffects, PgLeases, Projection, run, wait_until};
+use runtime::consume::{HandleError, Handler};
+use runtime::contract::{effects, executing, fresh_stream, index, leases, log};
+use runtime::lease::{Claim, Lease, LeaseStore, Turn};
+use runtime::{CommitIndex, Log, StoreError, consume};
 use stories::Servers;
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +27,7 @@ async fn executing_while_the_index_reads_along() {
     let servers = Servers::with_topology().await.unwrap();
     let log: Arc<dyn Log> = Arc::new(JetStreamLog::new(servers.nats.clone()));
     let stop = CancellationToken::new();
-    tokio::spawn(run::<Commits>(servers.database.clone(), Arc::clone(&log), consume::Options::default(), stop.clone()));
+    follow(&servers, &log, &stop);
     let index: Arc<dyn CommitIndex> = Arc::new(PgCommitIndex::new(&servers.database, log.identity().await.unwrap()));
     executing::suite(log, index).await;
     stop.cancel();
@@ -44,8 +49,8 @@ async fn the_index() {
     let position = log.append(log::commit(&stream, "known", 0, Position::START)).await.unwrap();
     let stop = CancellationToken::new();
     let identity = log.identity().await.unwrap();
-    tokio::spawn(run::<Commits>(servers.database.clone(), log, consume::Options::default(), stop.clone()));
-    let within = std::time::Duration::from_secs(20);
+    follow(&servers, &log, &stop);
+    let within = Duration::from_secs(20);
     wait_until::<Commits>(servers.database.pool(), position, within).await.expect("the index catches up");
     index::suite(&PgCommitIndex::new(&servers.database, identity), &stream, "known", position).await;
     stop.cancel();
@@ -58,17 +63,76 @@ async fn the_record_of_effects() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_has_one_owner_and_the_next_one_takes_over() {
-    use runtime::EffectStore;
+async fn the_record_of_leases() {
     let servers = Servers::fresh().await.unwrap();
-    let (one, other) = (PgEffects::new(servers.database.clone()), PgEffects::new(servers.database.clone()));
-    assert!(one.begin("shared", "log_1").await.unwrap().is_some());
-    assert!(other.begin("shared", "log_1").await.unwrap().is_none(), "two owners at once");
+    leases::suite(&Instances { database: servers.database, sessions: Mutex::default() }).await;
+}
+
+/// Each instance has a session of its own, as each process has.
+struct Instances {
+    database: Database,
+    sessions: Mutex<HashMap<String, Arc<PgLeases>>>,
+}
+
+impl Instances {
+    fn of(&self, instance: &str) -> Arc<PgLeases> {
+        let mut sessions = self.sessions.lock().unwrap();
+        Arc::clone(
+            sessions.entry(instance.to_owned()).or_insert_with(|| Arc::new(PgLeases::new(self.database.clone()))),
+        )
+    }
+}
+
+#[async_trait]
+impl LeaseStore for Instances {
+    async fn turn(&self, claim: &Claim) -> Result<Turn, StoreError> {
+        self.of(&claim.instance).turn(claim).await
+    }
+
+    async fn leave(&self, instance: &str) -> Result<(), StoreError> {
+        self.of(instance).leave(instance).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_the_leases_of_the_dead() {
+    let servers = Servers::fresh().await.unwrap();
+    let claim = |instance: &str| Claim {
+        instance: instance.to_owned(),
+        wants: vec!["reactor/one".to_owned()],
+        lasting: Duration::from_secs(3_600),
+    };
+    let (one, other) = (PgLeases::new(servers.database.clone()), PgLeases::new(servers.database.clone()));
+    let before = one.turn(&claim("one")).await.unwrap().held["reactor/one"];
+    assert!(other.turn(&claim("other")).await.unwrap().held.is_empty(), "two owners at once");
+    // Its connection is gone, as when the process is killed.
     drop(one);
     stories::eventually("the other one becomes owner", async || {
-        other.begin("shared", "log_1").await.unwrap().is_some()
+        other.turn(&claim("other")).await.unwrap().held.get("reactor/one").is_some_and(|epoch| *epoch > before)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_projection_that_was_paused_cannot_write_when_another_has_its_lease() {
+    let servers = Servers::with_topology().await.unwrap();
+    let log: Arc<dyn Log> = Arc::new(JetStreamLog::new(servers.nats.clone()));
+    let identity = log.identity().await.unwrap();
+    let stream = fresh_stream("till");
+    let first = log.append(log::commit(&stream, "x", 0, Position::START)).await.unwrap();
+    let recorded = log.at(first).await.unwrap().unwrap();
+    let mut paused = Projection::<Commits>::new(servers.database.clone());
+    paused.begin(&identity, 1).await.unwrap();
+    let mut next = Projection::<Commits>::new(servers.database.clone());
+    next.begin(&identity, 2).await.unwrap();
+    let refused = paused.handle(Position::START, first, &[&recorded], &[]).await;
+    assert!(matches!(&refused, Err(HandleError::Lost(said)) if said.contains("newer lease")), "{refused:?}");
+    next.handle(Position::START, first, &[&recorded], &[]).await.expect("the owner can");
+}
+
+fn follow(servers: &Servers, log: &Arc<dyn Log>, stop: &CancellationToken) -> tokio::task::JoinHandle<()> {
+    let (database, log, lease) = (servers.database.clone(), Arc::clone(log), Lease::permanent("commits"));
+    tokio::spawn(run::<Commits>(database, lease, log, consume::Options::default(), stop.clone()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,17 +146,9 @@ async fn a_checkpoint_of_one_log_is_not_used_on_another() {
         log.append(log::commit(&stream, "x", 0, Position::START)).await.unwrap()
     };
     let position = write().await;
-    let follow = |stop: &CancellationToken| {
-        tokio::spawn(run::<Commits>(
-            servers.database.clone(),
-            Arc::clone(&log),
-            consume::Options::default(),
-            stop.clone(),
-        ))
-    };
-    let within = std::time::Duration::from_secs(20);
+    let within = Duration::from_secs(20);
     let stop = CancellationToken::new();
-    let following = follow(&stop);
+    let following = follow(&servers, &log, &stop);
     wait_until::<Commits>(servers.database.pool(), position, within).await.expect("it follows its log");
     stop.cancel();
     following.await.unwrap();
@@ -104,8 +160,8 @@ async fn a_checkpoint_of_one_log_is_not_used_on_another() {
     write().await;
     let newest = write().await;
     let stop = CancellationToken::new();
-    let following = follow(&stop);
-    let waited = wait_until::<Commits>(servers.database.pool(), newest, std::time::Duration::from_millis(700)).await;
+    let following = follow(&servers, &log, &stop);
+    let waited = wait_until::<Commits>(servers.database.pool(), newest, Duration::from_millis(700)).await;
     assert!(waited.is_err(), "commits of the new log were skipped or mixed with the old one's rows");
     stop.cancel();
     following.await.unwrap();

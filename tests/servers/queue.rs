@@ -11,6 +11,7 @@ use projections::commits::{Commits, PgCommitIndex};
 use projections::inbox::{self, Inbox};
 use rest::{Access, Caller};
 use runtime::contract::Till;
+use runtime::lease::Lease;
 use runtime::{Commands, CommitIndex, Executor, Log, Options, Registry, consume};
 use stories::{Servers, eventually};
 use tokio_util::sync::CancellationToken;
@@ -43,11 +44,18 @@ async fn start() -> Running {
     let stop = CancellationToken::new();
     tokio::spawn(projections::run::<Inbox>(
         servers.database.clone(),
+        Lease::permanent("inbox"),
         Arc::clone(&log),
         consume::Options::default(),
         stop.clone(),
     ));
-    tokio::spawn(projections::run::<Commits>(servers.database.clone(), log, consume::Options::default(), stop.clone()));
+    tokio::spawn(projections::run::<Commits>(
+        servers.database.clone(),
+        Lease::permanent("commits"),
+        log,
+        consume::Options::default(),
+        stop.clone(),
+    ));
     Running { servers, executor, stop }
 }
 
@@ -55,13 +63,7 @@ impl Running {
     fn read(&self, stop: &CancellationToken) -> tokio::task::JoinHandle<()> {
         let queue = WorkQueue::new(self.servers.nats.clone(), topology::COMMANDS);
         let commands: Arc<dyn Commands> = Arc::new(self.executor.clone());
-        tokio::spawn(gateway::queue::run(
-            queue,
-            commands,
-            Arc::new(Everybody),
-            self.servers.database.clone(),
-            stop.clone(),
-        ))
+        tokio::spawn(gateway::queue::run(queue, Lease::permanent("queue"), commands, Arc::new(Everybody), stop.clone()))
     }
 
     async fn put(&self, subject: &str, body: &'static str, id: Option<&str>) {

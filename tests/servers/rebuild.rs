@@ -9,6 +9,7 @@ use projections::commits::PgCommitIndex;
 use projections::runs::{self, Runs};
 use projections::workflows::Workflows;
 use projections::{Projector, rebuild, verify, wait_until};
+use runtime::lease::Lease;
 use runtime::{Commands, CommitIndex, Executor, Log, Options, Registry, Request, consume};
 use serde_json::json;
 use stories::Servers;
@@ -32,9 +33,21 @@ async fn begin() -> Story {
     let stop = CancellationToken::new();
     let spawn = (servers.database.clone(), Arc::clone(&log), stop.clone());
     let (database, read, until) = spawn.clone();
-    tokio::spawn(projections::run::<Runs>(database, read, consume::Options::default(), until));
+    tokio::spawn(projections::run::<Runs>(
+        database,
+        Lease::permanent("runs"),
+        read,
+        consume::Options::default(),
+        until,
+    ));
     let (database, read, until) = spawn;
-    tokio::spawn(projections::run::<Workflows>(database, read, consume::Options::default(), until));
+    tokio::spawn(projections::run::<Workflows>(
+        database,
+        Lease::permanent("workflows"),
+        read,
+        consume::Options::default(),
+        until,
+    ));
     let story = Story { servers, log, executor, stop };
     let steps = json!([{ "id": 1, "name": "one" }, { "id": "w", "wait": 60 }, { "id": 2, "name": "two" }]);
     story.ask("workflow", "wf", "define", json!({ "steps": steps })).await;

@@ -45,7 +45,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &Arguments) -> Outcome
         started = Platform::start(&config, &addresses, arguments.roles, false, &config.development.token, &log_step) => started?,
         () = signals.next() => return Ok(()),
     };
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), instance = platform.instance(), "ready");
     signals.next().await;
     tracing::info!("stopping: what was taken is finished");
     signals.exit_at_next();

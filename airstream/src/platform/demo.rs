@@ -5,10 +5,11 @@ mod report;
 mod usage;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kernel::{CommandId, PrincipalId, Problem, StreamName, TenantId};
-use runtime::{Commands, Executor, Request};
+use runtime::{Commands, Request};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,7 +22,7 @@ const TASKS: [&str; 4] = ["validate_input", "process_data", "generate_report", "
 /// Starts a worker per task.
 pub(super) fn start(
     door: WorkDoor,
-    executor: Executor,
+    commands: Arc<dyn Commands>,
     tenant: TenantId,
     config: &Config,
     tasks: &TaskTracker,
@@ -31,7 +32,7 @@ pub(super) fn start(
     for name in TASKS {
         let worker = Worker {
             door: door.clone(),
-            executor: executor.clone(),
+            commands: Arc::clone(&commands),
             tenant: tenant.clone(),
             principal: PrincipalId::new("demo")?,
             folder: folder.clone(),
@@ -43,7 +44,7 @@ pub(super) fn start(
 
 struct Worker {
     door: WorkDoor,
-    executor: Executor,
+    commands: Arc<dyn Commands>,
     tenant: TenantId,
     principal: PrincipalId,
     folder: PathBuf,
@@ -89,7 +90,7 @@ impl Worker {
         let id = CommandId::new(&format!("{}/{}/{command}", task.idempotency_key, task.attempt))?;
         let request = Request::new(stream, command, body.to_string(), self.principal.clone()).with_id(id);
         for _ in 0..20 {
-            match self.executor.execute(request.clone()).await {
+            match self.commands.execute(request.clone()).await {
                 Ok(_) => return Ok(()),
                 Err(problem) if problem.is_transient() => tokio::time::sleep(Duration::from_millis(250)).await,
                 Err(problem) => return Err(problem),

@@ -8,9 +8,10 @@ use projections::commits::Commits;
 use projections::inbox::Inbox;
 use projections::runs::Runs;
 use projections::workflows::Workflows;
-use projections::{Database, Fold, Progress, Projector, rebuild, run, verify};
+use projections::{Database, Fold, Progress, Projector, lease, rebuild, run, verify};
 use runtime::Log;
 use runtime::consume::{self, HandleError};
+use runtime::lease::Leases;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,6 +30,7 @@ fn each(visitor: &mut impl EachProjector) {
 
 struct Start<'a> {
     database: &'a Database,
+    leases: &'a Leases,
     log: &'a Arc<dyn Log>,
     tasks: &'a TaskTracker,
     stop: &'a CancellationToken,
@@ -37,13 +39,35 @@ struct Start<'a> {
 impl EachProjector for Start<'_> {
     fn visit<P: Projector>(&mut self) {
         let (database, log, stop) = (self.database.clone(), Arc::clone(self.log), self.stop.clone());
-        self.tasks.spawn(run::<P>(database, log, consume::Options::default(), stop));
+        let lease = self.leases.lease(&lease::<P>());
+        self.tasks.spawn(run::<P>(database, lease, log, consume::Options::default(), stop));
     }
 }
 
 /// Starts every projection.
-pub(super) fn start(database: &Database, log: &Arc<dyn Log>, tasks: &TaskTracker, stop: &CancellationToken) {
-    each(&mut Start { database, log, tasks, stop });
+pub(super) fn start(
+    database: &Database,
+    leases: &Leases,
+    log: &Arc<dyn Log>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    each(&mut Start { database, leases, log, tasks, stop });
+}
+
+struct Wants(Vec<String>);
+
+impl EachProjector for Wants {
+    fn visit<P: Projector>(&mut self) {
+        self.0.push(lease::<P>());
+    }
+}
+
+/// The leases of all projections.
+pub(super) fn leases() -> Vec<String> {
+    let mut wants = Wants(Vec::new());
+    each(&mut wants);
+    wants.0
 }
 
 struct Names(Vec<&'static str>);

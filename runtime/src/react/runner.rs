@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::perform::{Finished, perform};
 use super::{News, Options, Reactor};
+use crate::lease::Lease;
 use crate::retry::Backoff;
 use crate::{Commands, EffectRow, EffectState, EffectStore, Settlement, StoreError, clock};
 
@@ -37,7 +38,8 @@ struct Agenda {
     in_hand: HashSet<Key>,
     /// Cancelled while in hand: not to be tried again.
     cancelled: HashSet<Key>,
-    owner: bool,
+    /// The epoch in which we own the consumer, when we do.
+    owner: Option<u64>,
     /// Ended since the ownership was last in doubt: the store's list may be older than that.
     ended: HashSet<Key>,
 }
@@ -46,14 +48,14 @@ impl Agenda {
     fn hear(&mut self, news: News) {
         match news {
             News::OwnerUnknown => {
-                self.owner = false;
+                self.owner = None;
                 self.due.clear();
                 self.waiting.clear();
                 self.outward.clear();
                 self.ended.clear();
             }
-            News::Owner(rows) => {
-                self.owner = true;
+            News::Owner { epoch, rows } => {
+                self.owner = Some(epoch);
                 let (in_hand, ended) = (&self.in_hand, std::mem::take(&mut self.ended));
                 let rows =
                     rows.into_iter().filter(|row| !in_hand.contains(&key_of(row)) && !ended.contains(&key_of(row)));
@@ -107,13 +109,13 @@ impl Agenda {
         let unwanted = self.cancelled.remove(&key);
         match again {
             // Who owns the consumer now will find it in the store.
-            Some(_) if !self.owner => {}
+            Some(_) if self.owner.is_none() => {}
             Some(row) if !unwanted => self.add(vec![row]),
             Some(_) => {
                 let note = format!("{}; not tried again: it was cancelled", settlement.note);
                 return Settlement { state: EffectState::Done, due: None, note, ..settlement };
             }
-            None if !self.owner => {
+            None if self.owner.is_none() => {
                 self.ended.insert(key);
             }
             None => {}
@@ -125,6 +127,7 @@ impl Agenda {
 /// Performs what a reactor planned.
 pub(super) struct Runner<R> {
     reactor: Arc<R>,
+    lease: Lease,
     store: Arc<dyn EffectStore>,
     commands: Arc<dyn Commands>,
     options: Options,
@@ -136,13 +139,14 @@ pub(super) struct Runner<R> {
 impl<R: Reactor> Runner<R> {
     pub(super) fn new(
         reactor: Arc<R>,
+        lease: Lease,
         store: Arc<dyn EffectStore>,
         commands: Arc<dyn Commands>,
         options: Options,
     ) -> Self {
         let permits = || Arc::new(Semaphore::new(options.concurrency.max(1)));
         let (quick, outward) = (permits(), permits());
-        Self { reactor, store, commands, options, quick, outward, tasks: TaskTracker::new() }
+        Self { reactor, lease, store, commands, options, quick, outward, tasks: TaskTracker::new() }
     }
 
     /// Runs until nobody sends news any more, and then until what is in hand has ended.
@@ -152,8 +156,13 @@ impl<R: Reactor> Runner<R> {
         let mut settled: Vec<Settlement> = Vec::new();
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
         loop {
-            self.begin_what_is_due(&mut agenda, &finished, &stop);
-            let next = agenda.until_next();
+            // An instance that was paused finds its lease run out before it has heard anything: what is due is not its
+            // business any more. The news that it owns the consumer again, or that another does, follows.
+            let ours = agenda.owner.is_some_and(|epoch| self.lease.is_held_in(epoch));
+            if ours {
+                self.begin_what_is_due(&mut agenda, &finished, &stop);
+            }
+            let next = agenda.until_next().filter(|_| ours);
             // Without a permit nothing can begin; the next free one announces itself through `finishing`.
             let blocked = self.quick.available_permits() == 0;
             tokio::select! {
@@ -169,7 +178,7 @@ impl<R: Reactor> Runner<R> {
                 }
                 () = tokio::time::sleep(next.unwrap_or_default()), if next.is_some() && !blocked => {}
             }
-            self.flush(&mut settled, &mut backoff, &stop).await;
+            self.flush(agenda.owner, &mut settled, &mut backoff, &stop).await;
         }
         // Stopping: what is in hand is finished and settled, what waits stays recorded.
         self.tasks.close();
@@ -177,7 +186,7 @@ impl<R: Reactor> Runner<R> {
         while let Some(done) = finishing.recv().await {
             settled.push(agenda.end(done));
         }
-        self.flush(&mut settled, &mut backoff, &stop).await;
+        self.flush(agenda.owner, &mut settled, &mut backoff, &stop).await;
     }
 
     fn begin_what_is_due(&self, agenda: &mut Agenda, finished: &mpsc::Sender<Finished>, stop: &CancellationToken) {
@@ -223,9 +232,16 @@ impl<R: Reactor> Runner<R> {
         });
     }
 
-    async fn flush(&self, settled: &mut Vec<Settlement>, backoff: &mut Backoff, stop: &CancellationToken) {
+    async fn flush(
+        &self,
+        owner: Option<u64>,
+        settled: &mut Vec<Settlement>,
+        backoff: &mut Backoff,
+        stop: &CancellationToken,
+    ) {
         while !settled.is_empty() {
-            match self.store.settle(R::NAME, settled).await {
+            // A former owner still says what it has done.
+            match self.store.settle(R::NAME, owner.unwrap_or(0), settled).await {
                 Ok(()) => {
                     settled.clear();
                     backoff.reset();

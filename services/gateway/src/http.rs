@@ -22,7 +22,7 @@ use nats::Connection;
 use projections::{Database, Fold, Progress};
 use rest::{Access, Fault};
 use runtime::consume::HandleError;
-use runtime::{Executor, Log};
+use runtime::{Commands, Executor, Log};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +63,8 @@ pub struct HttpOptions {
 pub struct Parts {
     /// Takes commands.
     pub executor: Executor,
+    /// Executes commands, here or where their shard is.
+    pub commands: Arc<dyn Commands>,
     /// For reading events.
     pub log: Arc<dyn Log>,
     /// For reading rows.
@@ -103,9 +105,9 @@ pub async fn serve(
 }
 
 fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router {
-    let Parts { executor, log, database, connection, access, operations, metrics, services } = parts;
+    let Parts { executor, commands, log, database, connection, access, operations, metrics, services } = parts;
     let mut inside = OpenApiRouter::with_openapi(Description::openapi())
-        .merge(routes::commands::router(executor, database.clone()))
+        .merge(routes::commands::router(executor, commands, database.clone()))
         .merge(routes::events::router(Arc::clone(&log), database.clone(), stop))
         .merge(routes::operations::router(log, database.clone(), operations));
     for service in services {

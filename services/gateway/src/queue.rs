@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use kernel::{CommandId, Problem, StreamName, TenantId, Timestamp};
 use nats::{Delivery, WorkQueue, headers};
-use projections::Database;
+use runtime::lease::Lease;
 use runtime::retry::Backoff;
 use runtime::{Commands, Request};
 use serde_json::{Value, json};
@@ -23,63 +23,61 @@ use rest::Access;
 
 use crate::bus;
 
-/// The durable consumer's name; it is also the name of the ownership.
+/// The durable consumer's name.
 const CONSUMER: &str = "queued-commands";
+
+/// The lease under which the queue is read.
+pub const LEASE: &str = "queue/commands";
 
 /// How often messages in hand are prolonged; the server hands them out again after 60 s without a word.
 const PROLONG: Duration = Duration::from_secs(15);
 
-/// Reads the queue until `stop`, and then until what is being executed is done.
+/// Reads the queue until `stop`, whenever the lease is ours, and then until what is being executed is done.
 pub async fn run(
     queue: WorkQueue,
+    mut lease: Lease,
     commands: Arc<dyn Commands>,
     access: Arc<dyn Access>,
-    database: Database,
     stop: CancellationToken,
 ) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     // Each term of ownership ends on its own: commands that still wait when it is lost are the next owner's.
-    let work = || {
-        let (commands, access) = (Arc::clone(&commands), Arc::clone(&access));
-        Arc::new(Work { commands, access, stop: stop.child_token() })
-    };
     while !stop.is_cancelled() {
-        let pause = match database.own(CONSUMER).await {
-            Ok(Some(ownership)) => match read(&queue, &work(), ownership).await {
-                Ok(()) => return,
-                Err(reason) => {
-                    tracing::warn!(reason, "the command queue cannot be read; will try again");
-                    backoff.next_delay()
-                }
-            },
-            Ok(None) => {
-                backoff.reset();
-                Duration::from_millis(500)
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the command queue cannot be owned; will try again");
-                backoff.next_delay()
-            }
+        let term = tokio::select! {
+            () = stop.cancelled() => return,
+            term = lease.begun() => term,
         };
+        let work = Arc::new(Work {
+            commands: Arc::clone(&commands),
+            access: Arc::clone(&access),
+            lease: lease.clone(),
+            epoch: term.epoch,
+            stop: stop.child_token(),
+        });
+        let reason = match read(&queue, &work, &mut lease).await {
+            Ok(()) => return,
+            Err(reason) => reason,
+        };
+        tracing::warn!(reason, "the command queue is not read any more here; will begin again when it is ours");
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
+            () = backoff.wait() => {}
         }
     }
 }
 
 type Lane = String;
 
-async fn read(queue: &WorkQueue, work: &Arc<Work>, mut ownership: projections::Ownership) -> Result<(), String> {
+async fn read(queue: &WorkQueue, work: &Arc<Work>, lease: &mut Lease) -> Result<(), String> {
     let mut deliveries = queue.all_in_order(CONSUMER).await.map_err(|error| error.to_string())?;
     let mut waiting: HashMap<Lane, VecDeque<Arc<Delivery>>> = HashMap::new();
     let mut running: FuturesUnordered<BoxFuture<'static, Lane>> = FuturesUnordered::new();
     let mut in_hand: HashMap<u64, Arc<Delivery>> = HashMap::new();
     let mut prolong = tokio::time::interval(PROLONG);
-    let mut alive = tokio::time::interval(Duration::from_secs(1));
     let ended = loop {
         tokio::select! {
             () = work.stop.cancelled() => break Ok(()),
+            () = lease.ended(work.epoch) => break Err("its lease has ended".to_owned()),
             delivery = deliveries.next() => {
                 let delivery = match delivery {
                     Some(Ok(delivery)) => Arc::new(delivery),
@@ -115,18 +113,12 @@ async fn read(queue: &WorkQueue, work: &Arc<Work>, mut ownership: projections::O
                     delivery.still_working().await;
                 }
             }
-            _ = alive.tick() => {
-                if !ownership.holds().await {
-                    break Err("the ownership was lost".to_owned());
-                }
-            }
         }
     };
     // What runs is finished, what waits (for its turn, or for a log that is away) stays in the queue for the next reader.
     drop(deliveries);
     work.stop.cancel();
     while running.next().await.is_some() {}
-    ownership.release().await;
     ended
 }
 
@@ -149,6 +141,8 @@ fn begin(work: &Arc<Work>, lane: Lane, delivery: Arc<Delivery>) -> BoxFuture<'st
 struct Work {
     commands: Arc<dyn Commands>,
     access: Arc<dyn Access>,
+    lease: Lease,
+    epoch: u64,
     stop: CancellationToken,
 }
 
@@ -191,6 +185,11 @@ impl Work {
     async fn until_decided(&self, request: Request) -> Option<Result<(), Problem>> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
         loop {
+            // Asked right before: after a pause the next owner may be beyond this command, and what was refused in its turn
+            // must not be accepted now.
+            if !self.lease.is_held_in(self.epoch) {
+                return None;
+            }
             match self.commands.execute(request.clone()).await {
                 Ok(_) => return Some(Ok(())),
                 // What is refused *for now* by a business rule is refused: waiting for it would hold up everybody else.

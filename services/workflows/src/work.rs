@@ -89,15 +89,16 @@ pub struct Asking {
 pub struct WorkDoor {
     queue: WorkQueue,
     executor: Executor,
+    commands: Arc<dyn Commands>,
     stop: CancellationToken,
 }
 
 impl WorkDoor {
-    /// Takes tasks from `queue` and claims them through `executor`. After `stop` there is nothing for anybody: whoever waits
+    /// Takes tasks from `queue`, claims them through `commands`, and looks at runs through `executor`. After `stop` there is nothing for anybody: whoever waits
     /// is told so at once and asks another instance.
     #[must_use]
-    pub fn new(queue: WorkQueue, executor: Executor, stop: CancellationToken) -> Self {
-        Self { queue, executor, stop }
+    pub fn new(queue: WorkQueue, executor: Executor, commands: Arc<dyn Commands>, stop: CancellationToken) -> Self {
+        Self { queue, executor, commands, stop }
     }
 
     /// The next task of a name, claimed for the asker; `None` when none came in time.
@@ -180,7 +181,7 @@ impl WorkDoor {
 
     async fn take_back(self, stream: StreamName, step: &str, attempt: u32, worker: &str) {
         let body = json!({ "step": step, "attempt": attempt, "worker": worker }).to_string();
-        match self.executor.execute(Request::internal(stream, "return-step", body)).await {
+        match self.commands.execute(Request::internal(stream, "return-step", body)).await {
             Ok(answer) => tracing::debug!(stream = answer.stream, "a worker was gone; its task is offered again"),
             // Its deadline will do the same, later.
             Err(problem) => tracing::warn!(%problem, "a task that nobody heard of could not be given back"),
@@ -222,7 +223,7 @@ impl WorkDoor {
         let worker = asking.worker.clone().unwrap_or_else(|| principal.to_string());
         let body = json!({ "step": offer.step, "attempt": offer.attempt, "worker": worker });
         let request = Request::new(stream.clone(), "start-step", body.to_string(), principal.clone());
-        match self.executor.execute(request).await {
+        match self.commands.execute(request).await {
             // Claimed before, by this very name: another process of the same worker may have it. One attempt, one process.
             Ok(answer) if answer.events.is_empty() => return Ok(None),
             Ok(_) => {}

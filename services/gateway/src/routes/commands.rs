@@ -21,15 +21,16 @@ use utoipa_axum::routes;
 #[derive(Clone)]
 struct Routes {
     executor: Arc<Executor>,
+    commands: Arc<dyn Commands>,
     database: Database,
 }
 
-pub(crate) fn router(executor: Executor, database: Database) -> OpenApiRouter {
+pub(crate) fn router(executor: Executor, commands: Arc<dyn Commands>, database: Database) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(list, publish))
         .routes(routes!(show))
         .routes(routes!(catalogue))
-        .with_state(Routes { executor: Arc::new(executor), database })
+        .with_state(Routes { executor: Arc::new(executor), commands, database })
 }
 
 /// A command for any stream.
@@ -83,7 +84,7 @@ async fn publish(
         traceparent: chain.traceparent,
         ..Request::new(stream, &publish.command, text, caller.principal)
     };
-    let answer = routes.executor.execute(request).await?;
+    let answer = routes.commands.execute(request).await?;
     Ok(rest::answer(StatusCode::OK, &answer, &[]))
 }
 

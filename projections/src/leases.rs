@@ -1,0 +1,147 @@
+//! The record of leases in Postgres, whose clock decides when a lease is over.
+//!
+//! An instance holds a session lock beside its row. A dead process loses the lock at once, so others need not wait for its
+//! leases to run out; one that hangs keeps the lock and loses its leases by time.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use runtime::StoreError;
+use runtime::lease::{Claim, Claimed, Contender, LeaseStore, Turn, assign};
+use sqlx::{Connection, PgConnection};
+use tokio::sync::Mutex;
+
+use crate::{Database, Failure, machinery};
+
+/// First half of the session locks' keys; the second is the instance's number. Far from every other lock of ours, which
+/// are single keys.
+const SESSIONS: i32 = 0x4149_5253;
+
+// Turns follow one another: what one instance gives up in its turn, another may take in the next.
+pub(crate) const TURN: &str = "SELECT pg_advisory_xact_lock(hashtextextended('airstream leases', 0))";
+pub(crate) const ANNOUNCE: &str = "
+    INSERT INTO airstream.instances (instance, wants, session, until)
+    VALUES ($1, $2, $3, now() + make_interval(secs => $4))
+    ON CONFLICT (instance) DO UPDATE SET wants = excluded.wants, session = excluded.session, until = excluded.until";
+pub(crate) const BURY: &str = "
+    DELETE FROM airstream.instances AS gone
+    WHERE until < now() OR NOT EXISTS
+        (SELECT 1 FROM pg_locks
+         WHERE locktype = 'advisory' AND objsubid = 2 AND granted
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+             AND classid = $1::integer::bigint::oid AND objid = gone.session::bigint::oid)";
+pub(crate) const ALIVE: &str = "SELECT instance, wants FROM airstream.instances ORDER BY instance";
+pub(crate) const HELD: &str = "
+    SELECT name, holder, epoch FROM airstream.leases
+    WHERE until > now() AND holder IN (SELECT instance FROM airstream.instances)";
+pub(crate) const PROLONG: &str = "
+    UPDATE airstream.leases SET until = now() + make_interval(secs => $3) WHERE holder = $1 AND name = ANY($2)";
+pub(crate) const TAKE: &str = "
+    INSERT INTO airstream.leases (name, holder, epoch, until)
+    SELECT name, $1, nextval('airstream.epochs'), now() + make_interval(secs => $3) FROM UNNEST($2::text[]) AS name
+    ON CONFLICT (name) DO UPDATE
+    SET holder = excluded.holder, epoch = excluded.epoch, until = excluded.until, since = now()";
+pub(crate) const GIVE: &str =
+    "UPDATE airstream.leases SET holder = NULL, since = now() WHERE holder = $1 AND name = ANY($2)";
+pub(crate) const LEAVE: &str = "DELETE FROM airstream.instances WHERE instance = $1";
+pub(crate) const SESSION: &str = "SELECT pg_try_advisory_lock($1, $2)";
+
+/// Leases of the instances that share a database.
+pub struct PgLeases {
+    database: Database,
+    session: Mutex<Option<Session>>,
+}
+
+/// The connection that proves that we live, and the number under which it does.
+struct Session {
+    connection: PgConnection,
+    number: i32,
+}
+
+impl PgLeases {
+    /// On the migrated database.
+    #[must_use]
+    pub fn new(database: Database) -> Self {
+        Self { database, session: Mutex::default() }
+    }
+
+    async fn open(&self) -> Result<Session, sqlx::Error> {
+        let mut connection = self.database.dedicated().await?;
+        // Numbers are drawn by chance; one that another instance has is drawn again.
+        loop {
+            let number = (runtime::clock::random() >> 1) as i32;
+            let ours: bool = sqlx::query_scalar(SESSION).bind(SESSIONS).bind(number).fetch_one(&mut connection).await?;
+            if ours {
+                return Ok(Session { connection, number });
+            }
+        }
+    }
+}
+
+async fn take_turn(session: &mut Session, claim: &Claim) -> Result<Turn, sqlx::Error> {
+    let number = session.number;
+    let mut transaction = session.connection.begin().await?;
+    let lasting = claim.lasting.as_secs_f64();
+    sqlx::query(TURN).execute(&mut *transaction).await?;
+    let announced = sqlx::query(ANNOUNCE).bind(&claim.instance).bind(&claim.wants).bind(number).bind(lasting);
+    announced.execute(&mut *transaction).await?;
+    sqlx::query(BURY).bind(SESSIONS).execute(&mut *transaction).await?;
+    let alive: Vec<(String, Vec<String>)> = sqlx::query_as(ALIVE).fetch_all(&mut *transaction).await?;
+    let held: Vec<(String, String, i64)> = sqlx::query_as(HELD).fetch_all(&mut *transaction).await?;
+
+    let me = Contender { instance: claim.instance.clone(), wants: claim.wants.clone() };
+    let alive: Vec<Contender> = alive.into_iter().map(|(instance, wants)| Contender { instance, wants }).collect();
+    let claimed: Vec<Claimed> =
+        held.iter().map(|(name, holder, _)| Claimed { name: name.clone(), holder: holder.clone() }).collect();
+    let wanted = assign(&me, &alive, &claimed);
+    if !wanted.keep.is_empty() {
+        let prolonged = sqlx::query(PROLONG).bind(&claim.instance).bind(&wanted.keep).bind(lasting);
+        prolonged.execute(&mut *transaction).await?;
+    }
+    if !wanted.give.is_empty() {
+        sqlx::query(GIVE).bind(&claim.instance).bind(&wanted.give).execute(&mut *transaction).await?;
+    }
+    let mut held = held;
+    if !wanted.take.is_empty() {
+        let taken = sqlx::query(TAKE).bind(&claim.instance).bind(&wanted.take).bind(lasting);
+        taken.execute(&mut *transaction).await?;
+    }
+    if !wanted.take.is_empty() || !wanted.give.is_empty() {
+        held = sqlx::query_as(HELD).fetch_all(&mut *transaction).await?;
+    }
+    transaction.commit().await?;
+
+    let mut turn = Turn { held: BTreeMap::new(), holders: BTreeMap::new() };
+    for (name, holder, epoch) in held {
+        if holder == claim.instance {
+            turn.held.insert(name.clone(), u64::try_from(epoch).unwrap_or_default());
+        }
+        turn.holders.insert(name, holder);
+    }
+    Ok(turn)
+}
+
+#[async_trait]
+impl LeaseStore for PgLeases {
+    async fn turn(&self, claim: &Claim) -> Result<Turn, StoreError> {
+        let failed = |error| Failure::attempting("keep leases")(error);
+        let mut kept = self.session.lock().await;
+        // Taken out while it is used: a turn that is given up half-way leaves no connection behind that nobody can trust.
+        let mut session = match kept.take() {
+            Some(session) => session,
+            None => self.open().await.map_err(failed)?,
+        };
+        let turn = take_turn(&mut session, claim).await.map_err(failed)?;
+        *kept = Some(session);
+        Ok(turn)
+    }
+
+    async fn leave(&self, instance: &str) -> Result<(), StoreError> {
+        let failed = |error| Failure::attempting("give up leases")(error);
+        if let Some(mut session) = self.session.lock().await.take() {
+            sqlx::query(LEAVE).bind(instance).execute(&mut session.connection).await.map_err(failed)?;
+            machinery::release(session.connection).await;
+        }
+        Ok(())
+    }
+}
