@@ -103,6 +103,9 @@ pub(crate) enum Command {
     /// Look at the read models, rebuild and verify them
     #[command(subcommand, alias = "projection")]
     Projections(projection::Verb),
+    /// Show the processes that share the work, and what each of them does
+    #[command(after_long_help = "Example:\n  airstream instances")]
+    Instances,
     /// Events and effects that could not be handled
     #[command(subcommand)]
     Parked(parked::Verb),

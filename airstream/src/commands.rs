@@ -6,6 +6,7 @@ pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod event;
+pub(crate) mod instance;
 pub(crate) mod logs;
 pub(crate) mod migrate;
 pub(crate) mod parked;
@@ -75,6 +76,7 @@ pub(crate) async fn run(cli: Cli, console: &Console) -> Outcome {
         Command::Events(verb) => event::run(&context, verb).await,
         Command::Workflows(verb) => workflow::run(&context, verb).await,
         Command::Projections(verb) => projection::run(&context, verb).await,
+        Command::Instances => instance::run(&context).await,
         Command::Parked(verb) => parked::run(&context, verb).await,
         Command::Completion(arguments) => completion::run(&context, arguments),
         Command::Version => completion::version(&context),

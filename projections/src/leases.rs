@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use kernel::Timestamp;
 use runtime::StoreError;
 use runtime::lease::{Claim, Claimed, Contender, LeaseStore, Turn, assign};
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::Mutex;
 
 use crate::{Database, Failure, machinery};
@@ -144,4 +145,36 @@ impl LeaseStore for PgLeases {
         }
         Ok(())
     }
+}
+
+pub(crate) const INSTANCES: &str = "
+    SELECT instance, since, until,
+        ARRAY(SELECT name FROM airstream.leases AS lease
+              WHERE lease.holder = instances.instance AND lease.until > now() ORDER BY name)
+    FROM airstream.instances WHERE until > now() ORDER BY since, instance";
+
+/// An instance that shares the work.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, utoipa::ToSchema)]
+pub struct InstanceRow {
+    /// Its name; a new one for every start.
+    pub instance: String,
+    /// When it started.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// Until when it counts as alive without another word.
+    #[schema(value_type = String, format = DateTime)]
+    pub until: Timestamp,
+    /// What it does, as lease names.
+    pub leases: Vec<String>,
+}
+
+/// Every instance that is alive, the oldest first.
+///
+/// # Errors
+/// When Postgres cannot be asked.
+pub async fn instances(pool: &PgPool) -> Result<Vec<InstanceRow>, Failure> {
+    let rows: Vec<(String, Timestamp, Timestamp, Vec<String>)> =
+        sqlx::query_as(INSTANCES).fetch_all(pool).await.map_err(Failure::attempting("list instances"))?;
+    let row = |(instance, since, until, leases)| InstanceRow { instance, since, until, leases };
+    Ok(rows.into_iter().map(row).collect())
 }

@@ -11,7 +11,7 @@ mod database;
 mod effects;
 mod failure;
 pub mod inbox;
-mod leases;
+pub mod leases;
 mod machinery;
 mod migrate;
 mod projector;

@@ -55,6 +55,7 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("public", leases::GIVE),
         ("public", leases::LEAVE),
         ("public", leases::SESSION),
+        ("public", leases::INSTANCES),
         ("public", status::CONSUMERS),
         ("public", status::PARKED),
         ("public", status::RETRY),

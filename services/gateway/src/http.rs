@@ -109,6 +109,7 @@ fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router
     let mut inside = OpenApiRouter::with_openapi(Description::openapi())
         .merge(routes::commands::router(executor, commands, database.clone()))
         .merge(routes::events::router(Arc::clone(&log), database.clone(), stop))
+        .merge(routes::instances::router(database.clone()))
         .merge(routes::operations::router(log, database.clone(), operations));
     for service in services {
         inside = inside.merge(service);

@@ -3,4 +3,5 @@
 pub(crate) mod commands;
 pub(crate) mod events;
 pub(crate) mod health;
+pub(crate) mod instances;
 pub(crate) mod operations;
