@@ -6,6 +6,7 @@
 //! queue.<tenant>.<principal>.<category>.<id>.<command>      fire and forget
 //! tasks.<tenant>.<name>                                     a step for outside workers
 //! work.<tenant>.<principal>.<name>                          a worker asks for the next one
+//! peer.<instance>                                           from instance to instance, closed to everybody else
 //! ```
 
 use kernel::{Category, InvalidName, PrincipalId, StreamId, StreamName, TenantId};
