@@ -8,6 +8,9 @@
 
 use std::fmt;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::{Decider, EventSet};
 
 /// Starts a story from a history.
@@ -113,4 +116,17 @@ where
         assert!(again.is_empty(), "{command:?} a second time decided {again:#?} on {after:#?}");
     }
     after
+}
+
+/// The law of every decider whose streams may have snapshots: a state that is written out and read back is the same state.
+/// Returns what was read, for a story to go on with it.
+#[track_caller]
+pub fn assert_survives_storage<S>(state: &S) -> S
+where
+    S: Serialize + DeserializeOwned + PartialEq + fmt::Debug,
+{
+    let written = serde_json::to_string(state).unwrap_or_else(|error| panic!("{state:#?} cannot be written: {error}"));
+    let read = serde_json::from_str(&written).unwrap_or_else(|error| panic!("{written} cannot be read: {error}"));
+    assert_eq!(*state, read, "written as {written}");
+    read
 }

@@ -9,6 +9,7 @@ pub mod executing;
 pub mod index;
 pub mod leases;
 pub mod log;
+pub mod snapshots;
 
 use kernel::{
     Access, CommandSet, CommandSpec, Decider, EventSet, FactError, Problem, Process, Rejection, Routed, Stamp,

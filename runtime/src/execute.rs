@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::folded::BoxState;
 use crate::writer::{Ask, Job, Shard};
-use crate::{CommitIndex, Log, Registry, clock, telemetry};
+use crate::{CommitIndex, Log, Registry, SnapshotCache, clock, telemetry};
 
 /// Limits of an executor. Every one of them exists so that overload is answered rather than suffered.
 #[derive(Debug, Clone)]
@@ -184,6 +184,7 @@ pub(crate) struct Environment {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) index: Arc<dyn CommitIndex>,
     pub(crate) registry: Registry,
+    pub(crate) snapshots: Option<SnapshotCache>,
     pub(crate) options: Options,
 }
 
@@ -231,7 +232,18 @@ pub struct Executor(Arc<Inner>);
 impl Executor {
     /// Starts one writer per shard.
     pub fn start(log: Arc<dyn Log>, index: Arc<dyn CommitIndex>, registry: Registry, options: Options) -> Self {
-        let environment = Arc::new(Environment { log, index, registry, options });
+        Self::start_with_snapshots(log, index, registry, None, options)
+    }
+
+    /// As [`Executor::start`], with a cache of snapshots for the categories that the registry names.
+    pub fn start_with_snapshots(
+        log: Arc<dyn Log>,
+        index: Arc<dyn CommitIndex>,
+        registry: Registry,
+        snapshots: Option<SnapshotCache>,
+        options: Options,
+    ) -> Self {
+        let environment = Arc::new(Environment { log, index, registry, snapshots, options });
         let tasks = TaskTracker::new();
         Self(Arc::new_cyclic(|executor| {
             let entrances = (0..SHARDS).map(|_| {

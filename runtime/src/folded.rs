@@ -2,9 +2,9 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kernel::{Commit, Position};
+use serde::{Deserialize, Serialize};
 
 /// A state whose type only its decider knows.
 pub(crate) type BoxState = Box<dyn Any + Send + Sync>;
@@ -17,17 +17,20 @@ pub(crate) struct Folded {
     pub(crate) recent: Recent,
     /// Payload bytes that went into the state: an upper bound of what it holds, good enough for a budget.
     pub(crate) bytes: usize,
+    /// Commits since the last snapshot was taken or used.
+    pub(crate) unsaved_commits: u32,
 }
 
 impl Folded {
     pub(crate) fn new(state: BoxState) -> Self {
-        Self { state, version: 0, position: Position::START, recent: Recent::default(), bytes: 0 }
+        Self { state, version: 0, position: Position::START, recent: Recent::default(), bytes: 0, unsaved_commits: 0 }
     }
 
     /// Moves past a commit whose events are already in the state.
     pub(crate) fn advance(&mut self, id: &str, version: u64, position: Position) {
         self.version = version;
         self.position = position;
+        self.unsaved_commits = self.unsaved_commits.saturating_add(1);
         self.recent.remember(id, position);
     }
 
@@ -39,8 +42,9 @@ impl Folded {
 
 /// Ids of a stream's newest commits, as hashes of 8 bytes with an 8-byte position: at most 2 KiB a stream. A hit is
 /// confirmed in the log, so a collision costs a read, not a wrong answer.
-#[derive(Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Recent {
+    /// Oldest first.
     ring: VecDeque<(u64, Position)>,
     /// Whether older ids have been dropped, so that absence here proves nothing.
     forgot: bool,
@@ -65,14 +69,23 @@ impl Recent {
         self.ring.iter().rev().filter(|(hash, _)| *hash == wanted).map(|(_, position)| *position).collect()
     }
 
+    /// Where the newest commit stands.
+    pub(crate) fn newest(&self) -> Option<Position> {
+        self.ring.back().map(|(_, position)| *position)
+    }
+
+    /// Whether the newest commit is the one with this id at this position.
+    pub(crate) fn ends_with(&self, id: &str, position: Position) -> bool {
+        self.ring.len() <= Self::CAPACITY && self.ring.back() == Some(&(hash(id), position))
+    }
+
     /// The oldest commit still remembered, when older ones were forgotten.
     pub(crate) fn forgotten_before(&self) -> Option<Position> {
         self.forgot.then(|| self.ring.front().map(|(_, position)| *position)).flatten()
     }
 }
 
+/// FNV-1a: snapshots keep these hashes, so they must be the same in every process; std's hashers do not promise that.
 fn hash(id: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    id.hash(&mut hasher);
-    hasher.finish()
+    id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }

@@ -6,7 +6,7 @@
 //!
 //! * [`lease`] says which of several instances does what; [`forward`] sends commands to the one that has their shard.
 //!
-//! What a machine needs from the world is a port: [`Log`], [`CommitIndex`], [`EffectStore`], [`lease::LeaseStore`] (and [`Commands`], for whoever reports). Each port has a memory
+//! What a machine needs from the world is a port: [`Log`], [`CommitIndex`], [`EffectStore`], [`Snapshots`], [`lease::LeaseStore`] (and [`Commands`], for whoever reports). Each port has a memory
 //! adapter in [`memory`] and a suite in [`contract`] that every adapter passes.
 //!
 //! **Invariant**: no word of any domain in this crate.
@@ -26,6 +26,7 @@ pub mod react;
 mod registry;
 pub mod retry;
 pub mod route;
+mod snapshot;
 pub mod telemetry;
 mod writer;
 
@@ -34,3 +35,4 @@ pub use execute::{Answer, AnswerEvent, Commands, Executor, Inspected, Options, R
 pub use index::{CommitIndex, Lookup};
 pub use log::{Append, AppendError, Filter, Freshness, Log, LogError, Page, Reader, Recorded};
 pub use registry::{Prepare, Registry};
+pub use snapshot::{Snapshot, SnapshotCache, SnapshotError, SnapshotKey, Snapshots};

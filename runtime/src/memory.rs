@@ -1,6 +1,7 @@
 //! Memory adapters of the ports, for tests and for the simulation. They pass the same suites as the real ones.
 
 mod leases;
+mod snapshots;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,7 @@ use crate::{
 };
 
 pub use leases::MemoryLeases;
+pub use snapshots::MemorySnapshots;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

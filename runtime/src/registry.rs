@@ -8,9 +8,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kernel::{Access, CommandSet, CommandSpec, Commit, Decider, FactError, NewEvent, Problem, Rejection, Stamp};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::Executor;
 use crate::folded::BoxState;
+use crate::snapshot::Codec;
 
 /// A command whose type only its decider knows.
 pub(crate) type BoxCommand = Box<dyn Any + Send + Sync>;
@@ -102,6 +105,8 @@ impl<D: Decider> ErasedDecider for Erased<D> {
 #[derive(Default)]
 pub struct Registry {
     deciders: BTreeMap<&'static str, Arc<dyn ErasedDecider>>,
+    /// The categories whose streams may have snapshots.
+    codecs: BTreeMap<&'static str, Codec>,
 }
 
 impl Registry {
@@ -127,6 +132,21 @@ impl Registry {
     #[must_use]
     pub fn with_prepared<D: Decider>(self, prepare: impl Prepare<D::Command>) -> Self {
         self.add::<D>(Some(Arc::new(prepare)))
+    }
+
+    /// Lets the streams of a decider have snapshots. Its states must say everything when they are written out: a law test of
+    /// the decider shows that ([`kernel::scenario::assert_survives_storage`]).
+    ///
+    /// # Panics
+    /// When the decider has not been added.
+    #[must_use]
+    pub fn with_snapshots<D: Decider>(mut self) -> Self
+    where
+        D::State: Serialize + DeserializeOwned,
+    {
+        assert!(self.deciders.contains_key(D::CATEGORY), "add the decider of `{}` first", D::CATEGORY);
+        self.codecs.insert(D::CATEGORY, Codec::of::<D::State>());
+        self
     }
 
     fn add<D: Decider>(mut self, prepare: Option<Arc<dyn Prepare<D::Command>>>) -> Self {
@@ -167,6 +187,11 @@ impl Registry {
                 Err(Problem::new(404, "unknown_command", detail))
             }
         }
+    }
+
+    /// How states of a category are written out, if its streams may have snapshots.
+    pub(crate) fn codec(&self, category: &str) -> Option<Codec> {
+        self.codecs.get(category).copied()
     }
 
     /// The decider of a category, whatever is asked of it.

@@ -8,6 +8,10 @@ pub const COMMAND_DURATION_SECONDS: &str = "airstream_command_duration_seconds";
 pub const APPEND_CONFLICTS_TOTAL: &str = "airstream_append_conflicts_total";
 /// Appends whose outcome had to be read back.
 pub const APPEND_AMBIGUOUS_TOTAL: &str = "airstream_append_ambiguous_total";
+/// Snapshots of streams by `outcome`: `used` (a long stream was loaded from one), `absent`, `behind`, `refused` (it did not fit
+/// the log or could not be read, and was deleted), `unreachable` (the store failed or was late; the stream was folded from
+/// the log), `stored`, `not_stored` (the store failed), `too_large`, `skipped` (enough are being stored already).
+pub const SNAPSHOTS_TOTAL: &str = "airstream_snapshots_total";
 /// Commits written together with one flush.
 pub const GROUP_COMMIT_SIZE: &str = "airstream_group_commit_size";
 /// Seconds from handing a group to the log until it was acknowledged.

@@ -151,7 +151,7 @@ type Outcome<T> = (Result<T, Problem>, Option<Folded>);
 
 impl Work {
     async fn perform(&self, ask: Ask, folded: Option<Folded>) -> Option<Folded> {
-        match ask {
+        let mut folded = match ask {
             Ask::Execute { request, taken_at, reply } => {
                 let (result, folded) = self.execute(*request, taken_at, folded).await;
                 // The caller may have given up waiting; the outcome stands all the same.
@@ -163,7 +163,12 @@ impl Work {
                 let _ = reply.send(result);
                 folded
             }
+        };
+        // Only now: the answer is out.
+        if let Some(folded) = &mut folded {
+            self.environment.keep_snapshot(&self.stream, folded);
         }
+        folded
     }
 
     async fn inspect(&self, folded: Option<Folded>) -> Outcome<Inspected<BoxState>> {
@@ -281,9 +286,9 @@ impl Work {
                     };
                     let answer = Answer::of(&self.stream, &id, &commit, position);
                     let version = commit.version_after();
-                    let Folded { state, recent, bytes, .. } = folded;
-                    let bytes = bytes + payload.len();
-                    let mut folded = Folded { state: decider.apply(state, decision), version, position, recent, bytes };
+                    let Folded { state, recent, bytes, unsaved_commits, .. } = folded;
+                    let (state, bytes) = (decider.apply(state, decision), bytes + payload.len());
+                    let mut folded = Folded { state, version, position, recent, bytes, unsaved_commits };
                     folded.advance(id.as_str(), version, position);
                     return (Ok(answer), Some(folded));
                 }
@@ -377,6 +382,7 @@ impl Work {
         folded: Option<Folded>,
         fresh: Freshness,
     ) -> Result<Folded, Problem> {
+        let mut cold = folded.is_none();
         let mut folded = folded.unwrap_or_else(|| Folded::new(decider.initial()));
         loop {
             let page = self.environment.log.read_stream(&self.stream, folded.position, fresh).await;
@@ -386,6 +392,12 @@ impl Work {
             }
             if !page.more {
                 return Ok(folded);
+            }
+            // A stream that is longer than a page may have a snapshot; a new or short one is not worth the question.
+            if std::mem::take(&mut cold)
+                && let Some(further) = self.environment.load_snapshot(&self.stream, folded.version).await
+            {
+                folded = further;
             }
         }
     }
