@@ -9,6 +9,7 @@ pub mod executing;
 pub mod index;
 pub mod leases;
 pub mod log;
+mod small_pages;
 pub mod snapshots;
 
 use kernel::{

@@ -11,9 +11,9 @@ use async_trait::async_trait;
 use kernel::{Envelope, FactError, Position};
 use runtime::consume::{self, Begin, HandleError, Handler, Released};
 use runtime::contract::executing::{ask, executor};
-use runtime::contract::{Ledger, Till, effects, executing, fresh_stream, index, leases, log};
+use runtime::contract::{Ledger, Till, effects, executing, fresh_stream, index, leases, log, snapshots};
 use runtime::lease::{self, Lease};
-use runtime::memory::{MemoryEffects, MemoryIndex, MemoryLeases, MemoryLog};
+use runtime::memory::{MemoryEffects, MemoryIndex, MemoryLeases, MemoryLog, MemorySnapshots};
 use runtime::react::{self, Reactor, Verdict};
 use runtime::route::Router;
 use runtime::{Commands, CommitIndex, EffectRow, EffectState, EffectStore, Log, Parked, Plan, Recorded};
@@ -92,6 +92,24 @@ async fn the_index() {
 #[tokio::test]
 async fn executing_with_an_index_that_lags() {
     executing::suite(Arc::new(MemoryLog::new()), Arc::new(MemoryIndex::default())).await;
+}
+
+#[tokio::test]
+async fn the_snapshots() {
+    snapshots::suite(&MemorySnapshots::default()).await;
+}
+
+#[tokio::test]
+async fn executing_with_snapshots() {
+    let store = Arc::new(MemorySnapshots::default());
+    executing::suite_with_snapshots(Arc::new(MemoryLog::new()), Arc::new(MemoryIndex::default()), store.clone()).await;
+    assert!(!store.is_empty(), "the suite ran without any");
+}
+
+#[tokio::test]
+async fn using_snapshots() {
+    let store = Arc::new(MemorySnapshots::default());
+    snapshots::using(Arc::new(MemoryLog::new()), Arc::new(MemoryIndex::default()), store).await;
 }
 
 /// A log that takes nothing until it is told to.

@@ -8,17 +8,29 @@ use futures::future::join_all;
 use kernel::{CommandId, Position, PrincipalId, Problem, StreamName};
 use serde_json::json;
 
+use super::small_pages::SmallPages;
 use super::{Ledger, Till, fresh_stream};
 use crate::{
     Answer, Append, AppendError, Commands, CommitIndex, Executor, Filter, Freshness, Log, LogError, Options, Page,
-    Reader, Recorded, Registry, Request,
+    Reader, Recorded, Registry, Request, SnapshotCache, Snapshots,
 };
 
 /// An executor of the sample domain.
 #[must_use]
 pub fn executor(log: &Arc<dyn Log>, index: &Arc<dyn CommitIndex>) -> Executor {
-    let registry = Registry::new().with::<Till>().with::<Ledger>();
-    Executor::start(Arc::clone(log), Arc::clone(index), registry, Options::default())
+    executor_with_snapshots(log, index, None)
+}
+
+/// An executor of the sample domain that may keep snapshots of tills.
+#[must_use]
+pub fn executor_with_snapshots(
+    log: &Arc<dyn Log>,
+    index: &Arc<dyn CommitIndex>,
+    snapshots: Option<SnapshotCache>,
+) -> Executor {
+    let registry = Registry::new().with::<Till>().with::<Ledger>().with_snapshots::<Till>();
+    let (log, index) = (Arc::clone(log), Arc::clone(index));
+    Executor::start_with_snapshots(log, index, registry, snapshots, Options::default())
 }
 
 /// A command to a till.
@@ -33,27 +45,54 @@ async fn refused(executor: &Executor, request: Request) -> Problem {
     executor.execute(request).await.expect_err("it should have been refused")
 }
 
-/// Runs the whole suite.
-pub async fn suite(log: Arc<dyn Log>, index: Arc<dyn CommitIndex>) {
-    the_same_id_gives_the_same_answer_for_ever(&log, &index).await;
-    an_id_used_for_something_else_is_refused(&log, &index).await;
-    an_id_is_remembered_beyond_the_recent_commits(&log, &index).await;
-    refusals_say_why(&log, &index).await;
-    two_writers_lose_nothing_and_double_nothing(&log, &index).await;
-    a_lost_reply_is_found_in_the_log(&log, &index).await;
-    a_defect_hurts_only_its_caller(&log, &index).await;
-    closing_answers_what_was_taken(&log, &index).await;
+#[derive(Clone)]
+struct World {
+    log: Arc<dyn Log>,
+    index: Arc<dyn CommitIndex>,
+    /// A store, and the identity of the log.
+    snapshots: Option<(Arc<dyn Snapshots>, String)>,
 }
 
-async fn the_same_id_gives_the_same_answer_for_ever(log: &Arc<dyn Log>, index: &Arc<dyn CommitIndex>) {
-    let (stream, one) = (fresh_stream("till"), executor(log, index));
+impl World {
+    fn executor(&self) -> Executor {
+        let cache = self.snapshots.as_ref().map(|(store, log)| {
+            SnapshotCache::new(Arc::clone(store), log.clone(), "the code of this test".to_owned(), 3)
+        });
+        executor_with_snapshots(&self.log, &self.index, cache)
+    }
+}
+
+/// Runs the whole suite.
+pub async fn suite(log: Arc<dyn Log>, index: Arc<dyn CommitIndex>) {
+    run(World { log, index, snapshots: None }).await;
+}
+
+/// Runs the whole suite with a snapshot after every third commit.
+pub async fn suite_with_snapshots(log: Arc<dyn Log>, index: Arc<dyn CommitIndex>, store: Arc<dyn Snapshots>) {
+    let snapshots = Some((store, log.identity().await.unwrap()));
+    run(World { log: Arc::new(SmallPages(log)), index, snapshots }).await;
+}
+
+async fn run(world: World) {
+    the_same_id_gives_the_same_answer_for_ever(&world).await;
+    an_id_used_for_something_else_is_refused(&world).await;
+    an_id_is_remembered_beyond_the_recent_commits(&world).await;
+    refusals_say_why(&world).await;
+    two_writers_lose_nothing_and_double_nothing(&world).await;
+    a_lost_reply_is_found_in_the_log(&world).await;
+    a_defect_hurts_only_its_caller(&world).await;
+    closing_answers_what_was_taken(&world).await;
+}
+
+async fn the_same_id_gives_the_same_answer_for_ever(world: &World) {
+    let (stream, one) = (fresh_stream("till"), world.executor());
     let first = one.execute(ask(&stream, "take", 5, Some("t1"))).await.unwrap();
     assert_eq!((first.version, first.events.len(), first.repeated), (1, 1, false));
     let again = one.execute(ask(&stream, "take", 5, Some("t1"))).await.unwrap();
     assert!(again.repeated);
     assert_eq!(Answer { repeated: false, ..again }, first, "a repeat was answered differently");
     // After a restart nothing is remembered but the log.
-    let other = executor(log, index);
+    let other = world.executor();
     let again = other.execute(ask(&stream, "take", 5, Some("t1"))).await.unwrap();
     assert_eq!(Answer { repeated: false, ..again }, first);
     assert_eq!(other.inspect::<Till>(&stream).await.unwrap().state, 5, "a repeat had a second effect");
@@ -61,20 +100,20 @@ async fn the_same_id_gives_the_same_answer_for_ever(log: &Arc<dyn Log>, index: &
     assert!(!other.execute(ask(&fresh_stream("till"), "take", 5, Some("t1"))).await.unwrap().repeated);
 }
 
-async fn an_id_used_for_something_else_is_refused(log: &Arc<dyn Log>, index: &Arc<dyn CommitIndex>) {
-    let (stream, executor) = (fresh_stream("till"), executor(log, index));
+async fn an_id_used_for_something_else_is_refused(world: &World) {
+    let (stream, executor) = (fresh_stream("till"), world.executor());
     executor.execute(ask(&stream, "take", 5, Some("x"))).await.unwrap();
     let problem = refused(&executor, ask(&stream, "take", 6, Some("x"))).await;
     assert_eq!((problem.status, problem.code.as_ref()), (422, "command_id_reused"));
 }
 
-async fn an_id_is_remembered_beyond_the_recent_commits(log: &Arc<dyn Log>, index: &Arc<dyn CommitIndex>) {
-    let (stream, one) = (fresh_stream("till"), executor(log, index));
+async fn an_id_is_remembered_beyond_the_recent_commits(world: &World) {
+    let (stream, one) = (fresh_stream("till"), world.executor());
     let first = one.execute(ask(&stream, "take", 1, Some("first"))).await.unwrap();
     for n in 0..200 {
         one.execute(ask(&stream, "take", 1, Some(&format!("n{n}")))).await.unwrap();
     }
-    for executor in [one, executor(log, index)] {
+    for executor in [one, world.executor()] {
         // The index has not necessarily read any of this: then the log decides.
         let again = executor.execute(ask(&stream, "take", 1, Some("first"))).await.unwrap();
         assert_eq!(Answer { repeated: false, ..again }, first);
@@ -82,8 +121,8 @@ async fn an_id_is_remembered_beyond_the_recent_commits(log: &Arc<dyn Log>, index
     }
 }
 
-async fn refusals_say_why(log: &Arc<dyn Log>, index: &Arc<dyn CommitIndex>) {
-    let (stream, executor) = (fresh_stream("till"), executor(log, index));
+async fn refusals_say_why(world: &World) {
+    let (stream, executor) = (fresh_stream("till"), world.executor());
     let code = |problem: Problem| (problem.status, problem.code.into_owned());
     let few = refused(&executor, ask(&stream, "give", 1, None)).await;
     assert_eq!(few.detail, "Only 0 coins are left.");
@@ -108,9 +147,9 @@ async fn refusals_say_why(log: &Arc<dyn Log>, index: &Arc<dyn CommitIndex>) {
     executor.execute(Request::internal(stream, "audit", "")).await.unwrap();
 }
 
-async fn two_writers_lose_nothing_and_double_nothing(log: &Arc<dyn Log>, index: &Arc<dyn CommitIndex>) {
+async fn two_writers_lose_nothing_and_double_nothing(world: &World) {
     let stream = fresh_stream("till");
-    let writers = [executor(log, index), executor(log, index)];
+    let writers = [world.executor(), world.executor()];
     let asks = (0..40).map(|n| {
         let (writer, stream) = (&writers[n % 2], &stream);
         async move {
@@ -172,9 +211,9 @@ impl Log for Lossy {
     }
 }
 
-async fn a_lost_reply_is_found_in_the_log(log: &Arc<dyn Log>, index: &Arc<dyn CommitIndex>) {
-    let lossy: Arc<dyn Log> = Arc::new(Lossy { inner: Arc::clone(log), appends: AtomicUsize::new(0) });
-    let (stream, executor) = (fresh_stream("till"), executor(&lossy, index));
+async fn a_lost_reply_is_found_in_the_log(world: &World) {
+    let lossy: Arc<dyn Log> = Arc::new(Lossy { inner: Arc::clone(&world.log), appends: AtomicUsize::new(0) });
+    let (stream, executor) = (fresh_stream("till"), World { log: lossy, ..world.clone() }.executor());
     for n in 0..12_u64 {
         // Without an id of the caller's, too: the executor made one and looks for it.
         let id = format!("l{n}");
@@ -184,16 +223,16 @@ async fn a_lost_reply_is_found_in_the_log(log: &Arc<dyn Log>, index: &Arc<dyn Co
     assert_eq!(executor.inspect::<Till>(&stream).await.unwrap().state, 12);
 }
 
-async fn a_defect_hurts_only_its_caller(log: &Arc<dyn Log>, index: &Arc<dyn CommitIndex>) {
-    let (stream, executor) = (fresh_stream("till"), executor(log, index));
+async fn a_defect_hurts_only_its_caller(world: &World) {
+    let (stream, executor) = (fresh_stream("till"), world.executor());
     executor.execute(ask(&stream, "take", 2, None)).await.unwrap();
     let problem = refused(&executor, ask(&stream, "break", 0, None)).await;
     assert_eq!((problem.status, problem.code.as_ref()), (500, "defect"));
     assert_eq!(executor.execute(ask(&stream, "take", 1, None)).await.unwrap().version, 2);
 }
 
-async fn closing_answers_what_was_taken(log: &Arc<dyn Log>, index: &Arc<dyn CommitIndex>) {
-    let (stream, executor) = (fresh_stream("till"), executor(log, index));
+async fn closing_answers_what_was_taken(world: &World) {
+    let (stream, executor) = (fresh_stream("till"), world.executor());
     let asks: Vec<_> = (0..20)
         .map(|n| {
             let (executor, request) = (executor.clone(), ask(&stream, "take", 1, Some(&format!("c{n}"))));
@@ -209,6 +248,6 @@ async fn closing_answers_what_was_taken(log: &Arc<dyn Log>, index: &Arc<dyn Comm
             Err(problem) => assert_eq!(problem.code, "unavailable"),
         }
     }
-    let other = self::executor(log, index);
+    let other = world.executor();
     assert_eq!(other.inspect::<Till>(&stream).await.unwrap().version, accepted, "an answer and the log differ");
 }
