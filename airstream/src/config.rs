@@ -115,6 +115,7 @@ pub(crate) struct Executor {
     pub(crate) deadline_ms: u64,
     pub(crate) conflict_retries: u32,
     pub(crate) max_body_bytes: usize,
+    pub(crate) snapshot_every_commits: u32,
 }
 
 impl Default for Executor {
@@ -126,6 +127,7 @@ impl Default for Executor {
             deadline_ms: 10_000,
             conflict_retries: 16,
             max_body_bytes: 512 * 1024,
+            snapshot_every_commits: 500,
         }
     }
 }

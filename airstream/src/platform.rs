@@ -3,6 +3,7 @@
 mod access;
 mod demo;
 mod durability;
+mod fold;
 mod leases;
 mod metrics;
 mod projections;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::projections::commits::PgCommitIndex;
-use ::projections::{Database, PgEffects, migrate};
+use ::projections::{Database, PgEffects, PgSnapshots, migrate};
 use anyhow::Context;
 use gateway::{DevelopmentAccess, HttpOptions, Parts};
 use kernel::{PrincipalId, TenantId};
@@ -20,7 +21,7 @@ use nats::{Connection, Credentials, JetStreamLog, WorkQueue, topology};
 use rest::Access;
 use runtime::forward::Routed;
 use runtime::lease::Leases;
-use runtime::{Commands, EffectStore, Executor, Log, Registry, react};
+use runtime::{Commands, EffectStore, Executor, Log, Registry, SnapshotCache, react};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -89,6 +90,8 @@ fn registry() -> Registry {
         .with::<gateway::decider::Inbox>()
         .with::<workflows::definition::Workflow>()
         .with_prepared::<workflows::run::Run>(workflows::start::Resolve)
+        .with_snapshots::<workflows::definition::Workflow>()
+        .with_snapshots::<workflows::run::Run>()
 }
 
 impl Platform {
@@ -128,8 +131,20 @@ impl Platform {
         on_step(Step::Topology { notices });
 
         let log: Arc<dyn Log> = Arc::new(JetStreamLog::new(connection.clone()));
-        let index = Arc::new(PgCommitIndex::new(&database, log.identity().await?));
-        let executor = Executor::start(Arc::clone(&log), index, registry(), executor_options(config));
+        let identity = log.identity().await?;
+        let index = Arc::new(PgCommitIndex::new(&database, identity.clone()));
+        let executor = Executor::start_with_snapshots(
+            Arc::clone(&log),
+            index,
+            registry(),
+            Some(SnapshotCache::new(
+                Arc::new(PgSnapshots::new(&database)),
+                identity,
+                fold::HASH.to_owned(),
+                config.executor.snapshot_every_commits,
+            )),
+            executor_options(config),
+        );
         let mut platform = Self {
             instance: String::new(),
             http: None,

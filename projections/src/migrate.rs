@@ -26,6 +26,7 @@ pub fn migrations() -> Vec<(&'static str, &'static str, &'static str)> {
         "0004" "runs",
         "0005" "inbox",
         "0006" "leases",
+        "0007" "create_snapshots",
     }
     .to_vec()
 }

@@ -1,6 +1,6 @@
 //! Every statement of this crate, for the test that prepares them against the migrated schema.
 
-use crate::{commits, effects, inbox, leases, machinery, runs, status, workflows};
+use crate::{commits, effects, inbox, leases, machinery, runs, snapshots, status, workflows};
 
 /// Each statement with the schema that its unqualified names stand in.
 #[must_use]
@@ -56,6 +56,10 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("public", leases::LEAVE),
         ("public", leases::SESSION),
         ("public", leases::INSTANCES),
+        ("public", snapshots::LOAD),
+        ("public", snapshots::STORE),
+        ("public", snapshots::REMOVE),
+        ("public", snapshots::SWEEP),
         ("public", status::CONSUMERS),
         ("public", status::PARKED),
         ("public", status::RETRY),

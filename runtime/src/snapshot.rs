@@ -94,7 +94,7 @@ pub struct SnapshotCache {
 
 impl SnapshotCache {
     /// Snapshots of the log with this identity, made by the code with this hash: one each time a stream has grown by so
-    /// many commits.
+    /// many commits. With 0 none are kept or used.
     #[must_use]
     pub fn new(store: Arc<dyn Snapshots>, log: String, fold: String, every_commits: u32) -> Self {
         let places = Arc::new(Semaphore::new(STORING_AT_ONCE));

@@ -11,5 +11,6 @@ mod instances;
 mod restart;
 mod serve;
 mod serving;
+mod snapshots;
 mod stack;
 mod steps;

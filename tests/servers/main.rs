@@ -9,4 +9,5 @@ mod ports;
 mod queue;
 mod rebuild;
 mod schema;
+mod snapshots;
 mod topology;

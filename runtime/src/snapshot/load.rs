@@ -18,7 +18,7 @@ enum Unusable {
 impl Environment {
     /// A stream as of its snapshot; `None` when there is none that can be used and leads beyond a version.
     pub(crate) async fn load_snapshot(&self, stream: &StreamName, beyond_version: u64) -> Option<Folded> {
-        let cache = self.snapshots.as_ref()?;
+        let cache = self.snapshots.as_ref().filter(|cache| cache.every_commits > 0)?;
         let codec = self.registry.codec(stream.category.as_str())?;
         let key = cache.key(stream);
         let snapshot = cache.ask(&key).await?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use events::workflow::{self, Defined, Definition, Event, Retired};
 use kernel::{Access, CommandSet, CommandSpec, Decider, Problem, Stamp};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use kernel::storable::cut;
@@ -79,7 +79,7 @@ struct Retire {
 }
 
 /// What is remembered of a workflow.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub enum State {
     /// Nobody has defined it.
     #[default]
@@ -94,7 +94,7 @@ pub enum State {
 pub type Versions = BTreeMap<u32, ResolvedDefinition>;
 
 /// One version of a workflow, ready to be run.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ResolvedDefinition {
     /// Which version.
     pub version: u32,

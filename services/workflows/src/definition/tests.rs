@@ -1,4 +1,4 @@
-use kernel::scenario::{assert_laws, given};
+use kernel::scenario::{assert_laws, assert_survives_storage, given};
 use kernel::{CommandId, FieldError, Rejection as _, StreamName};
 use proptest::prelude::*;
 use serde_json::json;
@@ -257,10 +257,12 @@ proptest! {
 
     #[test]
     fn the_laws_hold_for_any_sequence(choices in prop::collection::vec(0..4_usize, 0..12)) {
-        let commands = [define(EXAMPLE), define(OTHER), define(r#"{"steps":[{"id":1,"kind":"pass"}]}"#), RETIRE];
+        let nulls = r#"{"steps":[{"id":1,"kind":"pass"},{"id":2,"kind":"pass","output":null},
+            {"id":3,"http":{"method":"POST","url":"https://a","body":null}},{"id":4,"wait":{"until":"2026-11-20T09:00:00.5Z"}}]}"#;
+        let commands = [define(EXAMPLE), define(OTHER), define(nulls), RETIRE];
         let mut state = State::default();
         for choice in choices {
-            state = assert_laws::<Workflow>(state, commands[choice].clone());
+            state = assert_survives_storage(&assert_laws::<Workflow>(state, commands[choice].clone()));
             if let State::Defined(versions) | State::Retired(versions) = &state {
                 prop_assert!(versions.keys().copied().eq(1..=versions.len() as u32));
             }

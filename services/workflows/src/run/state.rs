@@ -1,4 +1,6 @@
 //! What is remembered of a run, and the questions that reactors ask of it.
+//!
+//! It is written out for snapshots, which only the code that wrote them reads: shapes may change freely.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,12 +9,13 @@ use std::sync::Arc;
 use events::run::Source;
 use events::workflow::{Definition, Step};
 use kernel::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::advance::Carried;
 
 /// The situations of a run.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub enum State {
     /// Nobody has started it.
     #[default]
@@ -24,7 +27,7 @@ pub enum State {
 }
 
 /// A run under way.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Running {
     /// Which workflow.
     pub workflow: String,
@@ -39,7 +42,7 @@ pub struct Running {
 }
 
 /// How far a step is.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Progress {
     /// The current attempt, or the last one.
     pub(super) attempt: u32,
@@ -47,12 +50,17 @@ pub(super) struct Progress {
     pub(super) phase: Option<Phase>,
     /// How the last finished attempt ended.
     pub(super) fate: Option<(u32, Fate)>,
-    /// What the step returned.
+    /// What the step returned; a null is an output, too.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     pub(super) output: Option<Arc<Value>>,
 }
 
+fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Arc<Value>>, D::Error> {
+    Arc::deserialize(from).map(Some)
+}
+
 /// Where an attempt stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// It may begin.
     Scheduled {
@@ -76,7 +84,7 @@ pub enum Phase {
 }
 
 /// How an attempt ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fate {
     /// With a result.
     Completed,
@@ -87,7 +95,7 @@ pub enum Fate {
 }
 
 /// A run that is over.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finished {
     /// Which workflow.
     pub workflow: String,
@@ -102,7 +110,7 @@ pub struct Finished {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// Every step is done.
     Completed,

@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 use events::run::{Completed, Failed, StepRetryScheduled, StepScheduled};
-use kernel::scenario::{Given, assert_laws, given};
+use kernel::scenario::{Given, assert_laws, assert_survives_storage, given};
 use kernel::{CommandId, CommandSet, Stamp, StreamName};
 use serde_json::json;
 

@@ -78,6 +78,15 @@ fn assert_consistent(state: &State) {
     assert!(state.pending(&current.step.id, current.attempt + 1).is_none());
 }
 
+#[test]
+fn a_value_as_deep_as_is_let_in_survives_storage() {
+    let deep = (0..kernel::storable::MAX_DEPTH).fold(json!(0.1), |inner, _| json!([inner]));
+    assert_eq!(kernel::storable::complaint_about(&deep), None);
+    let document = json!({ "steps": [{ "id": "a", "name": "work" }, { "id": "b", "name": "work" }] });
+    let events = [started(&document, deep.clone()), task("a", 1, "work"), completed("a", 1, deep)];
+    assert_survives_storage(&events.iter().fold(State::default(), Run::evolve));
+}
+
 proptest! {
     #[test]
     fn no_order_of_commands_breaks_a_run(document in any_document(), choices in prop::collection::vec(any_choice(), 0..40)) {
@@ -94,7 +103,8 @@ proptest! {
                 }
             }
             prop_assert!(!state.is_finished() || events.is_empty(), "{events:?} after the end");
-            state = assert_laws::<Run>(state, command);
+            // What follows is decided on a state that was written out and read back.
+            state = assert_survives_storage(&assert_laws::<Run>(state, command));
             assert_consistent(&state);
         }
     }
@@ -108,6 +118,7 @@ proptest! {
             StepRetryScheduled { step: "a".into(), attempt: u32::MAX, due_at: at(0), delay_ms: u64::MAX }.into(),
         ];
         let state = picks.iter().fold(State::default(), |state, pick| Run::evolve(state, pick.get(&events)));
+        assert_survives_storage(&state);
         for what in 0..9 {
             for step in 0..6 {
                 let choice = (what, step, 2, 0, 2, Value::Null);
