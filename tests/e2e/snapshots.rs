@@ -19,8 +19,8 @@ async fn define(nats: &async_nats::Client, n: usize) -> Value {
 
 /// How often something became of a snapshot, as `/metrics` tells.
 async fn outcomes(stack: &Stack, outcome: &str) -> u64 {
-    let http = stack.http();
-    let text = http.client.get(format!("{}/metrics", http.url)).send().await.unwrap().text().await.unwrap();
+    let answer = stack.http().request("GET", "/metrics").send().await.unwrap().error_for_status().unwrap();
+    let text = answer.text().await.unwrap();
     let line = format!("airstream_snapshots_total{{outcome=\"{outcome}\"}} ");
     text.lines().find_map(|found| found.strip_prefix(&line)).map_or(0, |count| count.parse().unwrap())
 }
