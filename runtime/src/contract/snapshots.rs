@@ -1,6 +1,7 @@
 //! The contract of [`Snapshots`], and what snapshots must never change: answers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -253,6 +254,7 @@ async fn a_foreign_message_at_the_end_is_no_part_of_a_snapshot(world: &World) {
 /// A store that fails, or never answers at all.
 struct Away {
     hangs: bool,
+    stores: AtomicUsize,
 }
 
 impl Away {
@@ -271,6 +273,7 @@ impl Snapshots for Away {
     }
 
     async fn store(&self, _: &SnapshotKey, _: &Snapshot) -> Result<(), SnapshotError> {
+        self.stores.fetch_add(1, Ordering::Relaxed);
         self.answer().await
     }
 
@@ -282,8 +285,10 @@ impl Snapshots for Away {
 async fn a_store_that_fails_or_hangs_changes_no_answer(world: &World) {
     let (stream, _) = world.till(9).await;
     for (round, hangs) in [false, true].into_iter().enumerate() {
-        let cache = || SnapshotCache::new(Arc::new(Away { hangs }), world.identity.clone(), world.fold.clone(), 1);
-        let executor = executor_with_snapshots(&world.log, &world.index, Some(cache()));
+        let away = Arc::new(Away { hangs, stores: AtomicUsize::new(0) });
+        let store = Arc::clone(&away) as Arc<dyn Snapshots>;
+        let cache = SnapshotCache::new(store, world.identity.clone(), world.fold.clone(), 1);
+        let executor = executor_with_snapshots(&world.log, &world.index, Some(cache));
         // More than there are places for storing.
         for n in 0..20 {
             let version = executor.execute(ask(&stream, "take", 1, None)).await.unwrap().version;
@@ -291,5 +296,7 @@ async fn a_store_that_fails_or_hangs_changes_no_answer(world: &World) {
         }
         // What is still being stored holds up nobody who shuts down.
         executor.close().await;
+        let stores = away.stores.load(Ordering::Relaxed);
+        assert!(stores > 0 && (stores <= 4 || !hangs), "{stores} snapshots are being stored at once");
     }
 }
