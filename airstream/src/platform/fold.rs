@@ -26,7 +26,8 @@ mod tests {
     fn every_crate_that_a_decider_is_made_of_is_hashed() {
         let hashed = |room: &str| sources::PATHS.iter().any(|path| room.starts_with(path));
         let manifest: toml::Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
-        let members = manifest["workspace"]["members"].as_array().unwrap().iter().map(|member| member.as_str().unwrap());
+        let members =
+            manifest["workspace"]["members"].as_array().unwrap().iter().map(|member| member.as_str().unwrap());
         // A service stands on these; the servers' adapters and the routes have no part in folding.
         let without = ["nats", "projections", "rest", "embedded", "airstream", "tests"];
         for member in members.filter(|member| !without.contains(member)) {

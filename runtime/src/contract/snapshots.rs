@@ -181,16 +181,25 @@ async fn a_snapshot_that_the_log_does_not_confirm_is_replaced(world: &World) {
         ("a state of another type", changed(&good, |body| body[2] = json!({ "coins": 9 }))),
         ("too high a version", Snapshot { version: 10, ..changed(&good, lie) }),
         ("too low a version", Snapshot { version: 8, ..changed(&good, lie) }),
-        ("beyond the head, as after a restore", Snapshot { position: Position::at(head.sequence() + 7), ..changed(&good, lie) }),
+        (
+            "beyond the head, as after a restore",
+            Snapshot { position: Position::at(head.sequence() + 7), ..changed(&good, lie) },
+        ),
         ("another stream's", changed(&others, lie)),
-        ("another commit at its place", changed(&good, |body| {
-            lie(body);
-            body[0]["ring"][8][0] = json!(1);
-        })),
-        ("no command ids", changed(&good, |body| {
-            lie(body);
-            body[0]["ring"] = json!([]);
-        })),
+        (
+            "another commit at its place",
+            changed(&good, |body| {
+                lie(body);
+                body[0]["ring"][8][0] = json!(1);
+            }),
+        ),
+        (
+            "no command ids",
+            changed(&good, |body| {
+                lie(body);
+                body[0]["ring"] = json!([]);
+            }),
+        ),
     ];
     for (what, snapshot) in wrong {
         world.replace(&stream, &snapshot).await;

@@ -49,7 +49,8 @@ impl Snapshots for MemorySnapshots {
 
     async fn store(&self, key: &SnapshotKey, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         let mut kept = locked(&self.kept);
-        let stays = kept.get(&place(key)).is_some_and(|(log, old)| *log == key.log && old.position >= snapshot.position);
+        let stays =
+            kept.get(&place(key)).is_some_and(|(log, old)| *log == key.log && old.position >= snapshot.position);
         if !stays {
             kept.insert(place(key), (key.log.clone(), snapshot.clone()));
         }

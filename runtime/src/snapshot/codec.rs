@@ -69,7 +69,8 @@ fn encode<S: Serialize + 'static>(
 }
 
 fn decode<S: DeserializeOwned + Send + Sync + 'static>(body: &[u8]) -> Result<Parts, String> {
-    let (recent, bytes, state) = serde_json::from_slice::<(Recent, usize, S)>(body).map_err(|error| error.to_string())?;
+    let (recent, bytes, state) =
+        serde_json::from_slice::<(Recent, usize, S)>(body).map_err(|error| error.to_string())?;
     Ok(Parts { recent, bytes, state: Box::new(state) })
 }
 
