@@ -5,6 +5,7 @@ use kernel::{CommandId, Position, StreamName, TenantId, Timestamp};
 use runtime::{CommitIndex, LogError, Lookup};
 use sqlx::{PgConnection, PgPool};
 
+use crate::copy::copy;
 use crate::projector::{CommitFacts, ProjectError, Projector};
 use crate::{Database, Failure, machinery};
 
@@ -47,7 +48,22 @@ impl Projector for Commits {
             .await?;
         Ok(())
     }
+
+    async fn load(commits: &[CommitFacts<'_>], tables: &mut PgConnection) -> Result<(), ProjectError> {
+        copy(tables, COPY, commits, |facts, row| {
+            let (stream, commit) = (facts.stream, &facts.commit);
+            row.text(stream.tenant.as_str()).text(stream.category.as_str()).text(stream.id.as_str()).text(commit.id());
+            row.number(machinery::number(facts.position)).number(commit.version_after() as i64);
+            row.text(&commit.first().command).text(&commit.first().actor);
+            row.texts(commit.events.iter().map(|event| event.type_name.as_ref())).time(commit.first().time);
+        })
+        .await?;
+        Ok(())
+    }
 }
+
+const COPY: &str =
+    "commits (tenant_id, category, stream_id, commit_id, position, version, command, actor, types, decided_at)";
 
 /// The executor's memory beyond recent commits.
 pub struct PgCommitIndex {

@@ -46,7 +46,11 @@ impl Database {
 
     /// A connection of one's own: its settings are not those of the pool, and session locks live and die with it.
     pub(crate) async fn dedicated(&self) -> Result<PgConnection, sqlx::Error> {
-        PgConnection::connect_with(&self.options).await
+        // A limit that somebody has put on statements is meant for questions. Here it would stop a consumer for good: what
+        // takes too long once takes too long every time.
+        let patient =
+            self.options.clone().options([("statement_timeout", "0"), ("idle_in_transaction_session_timeout", "0")]);
+        PgConnection::connect_with(&patient).await
     }
 
     /// Closes the pool after its last query.

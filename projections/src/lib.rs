@@ -7,11 +7,13 @@
 
 mod at_least;
 pub mod commits;
+mod copy;
 mod database;
 mod effects;
 mod failure;
 pub mod inbox;
 pub mod leases;
+pub mod lot;
 mod machinery;
 mod migrate;
 mod projector;
@@ -28,6 +30,6 @@ pub use effects::PgEffects;
 pub use failure::Failure;
 pub use leases::PgLeases;
 pub use migrate::{Migrated, MigrationState, migrate, migration_state, migrations};
-pub use projector::{CommitFacts, ProjectError, Projection, Projector, lease, run};
-pub use rebuild::{Difference, Fold, Progress, rebuild, verify};
+pub use projector::{CommitFacts, ProjectError, Projection, Projector, lease, run, schema};
+pub use rebuild::{Difference, Fold, Phase, Progress, RolledBack, rebuild, roll_back, verify};
 pub use snapshots::PgSnapshots;

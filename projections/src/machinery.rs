@@ -18,10 +18,10 @@ pub(crate) const HOLD: &str = "SELECT position FROM airstream.checkpoints WHERE 
 pub(crate) const PARKED_SUBJECTS: &str =
     "SELECT DISTINCT subject FROM airstream.parked WHERE consumer = $1 AND state <> 'skipped'";
 pub(crate) const HOLD_AS: &str =
-    "SELECT position FROM airstream.checkpoints WHERE consumer = $1 AND epoch = $2 FOR UPDATE";
+    "SELECT position FROM airstream.checkpoints WHERE consumer = $1 AND epoch = $2 AND moved = $3 FOR UPDATE";
 pub(crate) const ADVANCE: &str = "
     UPDATE airstream.checkpoints SET position = $3, updated_at = now()
-    WHERE consumer = $1 AND position = $2 AND epoch = $4";
+    WHERE consumer = $1 AND position = $2 AND epoch = $4 AND moved = $5";
 pub(crate) const PARK: &str = "
     INSERT INTO airstream.parked (consumer, position, subject, tenant_id, state, reason)
     SELECT $1, * FROM UNNEST($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
@@ -91,30 +91,48 @@ pub(crate) async fn release(mut connection: PgConnection) {
     let _ = connection.close().await;
 }
 
+/// Under what a consumer is run. What its runner knows is void when either has changed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner {
+    /// The lease's epoch.
+    pub(crate) epoch: u64,
+    /// How often somebody else had moved the consumer when the runner began. Nobody moves a reactor.
+    pub(crate) moved: i64,
+}
+
+impl From<u64> for Owner {
+    fn from(epoch: u64) -> Self {
+        Self { epoch, moved: 0 }
+    }
+}
+
 fn lost_to_another(consumer: &str) -> HandleError {
-    HandleError::Lost(format!("another instance owns `{consumer}` now, under a newer lease; nothing was written"))
+    let reason = "another instance owns it now, under a newer lease, or it was rolled back";
+    HandleError::Lost(format!("`{consumer}`: {reason}; nothing was written"))
 }
 
 /// Moves the checkpoint. First in every transaction: it locks the row, so that a rebuild's switch and this cannot cross.
 pub(crate) async fn advance(
     connection: &mut PgConnection,
     consumer: &str,
-    epoch: u64,
+    owner: impl Into<Owner>,
     from: Position,
     to: Position,
 ) -> Result<(), HandleError> {
+    let owner = owner.into();
     let moved = sqlx::query(ADVANCE)
         .bind(consumer)
         .bind(number(from))
         .bind(number(to))
-        .bind(signed(epoch))
+        .bind(signed(owner.epoch))
+        .bind(owner.moved)
         .execute(&mut *connection)
         .await
         .map_err(|error| our_error("move the checkpoint", error))?;
     if moved.rows_affected() == 1 {
         return Ok(());
     }
-    let found = hold_as(connection, consumer, epoch).await?;
+    let found = hold_as(connection, consumer, owner).await?;
     Err(HandleError::Lost(format!("its checkpoint is at {found}, not at {from}")))
 }
 
@@ -198,11 +216,13 @@ pub(crate) async fn hold(connection: &mut PgConnection, consumer: &str) -> Resul
 pub(crate) async fn hold_as(
     connection: &mut PgConnection,
     consumer: &str,
-    epoch: u64,
+    owner: impl Into<Owner>,
 ) -> Result<Position, HandleError> {
+    let owner = owner.into();
     let found: Option<i64> = sqlx::query_scalar(HOLD_AS)
         .bind(consumer)
-        .bind(signed(epoch))
+        .bind(signed(owner.epoch))
+        .bind(owner.moved)
         .fetch_optional(connection)
         .await
         .map_err(|error| our_error("take the checkpoint", error))?;
@@ -237,4 +257,17 @@ pub(crate) fn signed(value: u64) -> i64 {
 
 pub(crate) fn position(number: i64) -> Position {
     Position::at(u64::try_from(number).unwrap_or_default())
+}
+
+/// How often a consumer was moved by somebody other than its owner.
+pub(crate) const MOVED: &str = "SELECT moved FROM airstream.checkpoints WHERE consumer = $1";
+
+/// See [`MOVED`]. A consumer that is not there has not been moved.
+pub(crate) async fn moved(connection: &mut PgConnection, consumer: &str) -> Result<i64, HandleError> {
+    let found: Option<i64> = sqlx::query_scalar(MOVED)
+        .bind(consumer)
+        .fetch_optional(connection)
+        .await
+        .map_err(|error| our_error("look whether the consumer was moved", error))?;
+    Ok(found.unwrap_or_default())
 }

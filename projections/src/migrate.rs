@@ -27,6 +27,7 @@ pub fn migrations() -> Vec<(&'static str, &'static str, &'static str)> {
         "0005" "inbox",
         "0006" "leases",
         "0007" "create_snapshots",
+        "0008" "folds",
     }
     .to_vec()
 }

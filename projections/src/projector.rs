@@ -11,7 +11,8 @@ use runtime::{Log, Parked, Recorded};
 use sqlx::{Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Database, machinery};
+use crate::Database;
+use crate::machinery::{self, Owner};
 
 /// One commit, ready for projectors.
 pub struct CommitFacts<'a> {
@@ -62,10 +63,21 @@ pub trait Projector: Send + Sync + 'static {
     /// # Errors
     /// [`ProjectError`]; everything of the batch is rolled back.
     async fn apply(commits: &[CommitFacts<'_>], tables: &mut PgConnection) -> Result<(), ProjectError>;
+
+    /// Writes the same rows as [`Projector::apply`], faster: for the thousands of commits of a rebuild, on tables that hold
+    /// nothing but what this fold has written, each commit once and in order. `COPY` is possible then. Whatever it cannot
+    /// take is given to `apply` instead.
+    ///
+    /// # Errors
+    /// [`ProjectError`]; everything of the batch is rolled back.
+    async fn load(commits: &[CommitFacts<'_>], tables: &mut PgConnection) -> Result<(), ProjectError> {
+        Self::apply(commits, tables).await
+    }
 }
 
-/// The name of a projector's schema.
-pub(crate) fn schema<P: Projector>() -> String {
+/// The name of a projector's schema, and of its consumer: `<name>_v<version>`.
+#[must_use]
+pub fn schema<P: Projector>() -> String {
     format!("{}_v{}", P::NAME, P::VERSION)
 }
 
@@ -91,7 +103,7 @@ pub struct Projection<P> {
     database: Database,
     /// Whose unqualified table names mean the projector's schema; `None` before `begin`.
     connection: Option<PgConnection>,
-    epoch: u64,
+    owner: Owner,
     projector: PhantomData<fn() -> P>,
 }
 
@@ -99,7 +111,7 @@ impl<P: Projector> Projection<P> {
     /// Not yet owner of anything.
     #[must_use]
     pub fn new(database: Database) -> Self {
-        Self { database, connection: None, epoch: 0, projector: PhantomData }
+        Self { database, connection: None, owner: Owner::from(0), projector: PhantomData }
     }
 
     fn connection(&mut self) -> Result<&mut PgConnection, HandleError> {
@@ -147,9 +159,11 @@ impl<P: Projector> Handler for Projection<P> {
         set_search_path(&mut connection, &schema::<P>()).await.map_err(failed)?;
         // Rows and checkpoint are lost together when the power fails, and the log brings both back.
         sqlx::query("SET synchronous_commit = off").execute(&mut connection).await.map_err(failed)?;
+        // Before the checkpoint is read: moved in between, it is noticed later rather than not at all.
+        let moved = machinery::moved(&mut connection, &schema::<P>()).await?;
         let begin = machinery::begin(&mut connection, &schema::<P>(), log, epoch).await?;
         self.connection = Some(connection);
-        self.epoch = epoch;
+        self.owner = Owner { epoch, moved };
         Ok(begin)
     }
 
@@ -161,11 +175,11 @@ impl<P: Projector> Handler for Projection<P> {
         parked: &[Parked],
     ) -> Result<(), HandleError> {
         let facts = wanted::<P>(commits)?;
-        let epoch = self.epoch;
+        let owner = self.owner;
         let connection = self.connection()?;
         let result = async {
             let mut transaction = connection.begin().await.map_err(|error| machinery::our_error("begin", error))?;
-            machinery::advance(&mut transaction, &schema::<P>(), epoch, from, to).await?;
+            machinery::advance(&mut transaction, &schema::<P>(), owner, from, to).await?;
             if !facts.is_empty() {
                 P::apply(&facts, &mut transaction).await?;
             }
@@ -177,17 +191,25 @@ impl<P: Projector> Handler for Projection<P> {
     }
 
     async fn released(&mut self) -> Result<Vec<Released>, HandleError> {
-        let result = machinery::released(self.connection()?, &schema::<P>()).await;
+        let known = self.owner.moved;
+        let connection = self.connection()?;
+        let result = async {
+            if machinery::moved(connection, &schema::<P>()).await? != known {
+                return Err(HandleError::Lost("it was rolled back".to_owned()));
+            }
+            machinery::released(connection, &schema::<P>()).await
+        }
+        .await;
         self.keep_if_alive(result)
     }
 
     async fn handle_released(&mut self, commit: &Recorded) -> Result<(), HandleError> {
         let facts = wanted::<P>(&[commit])?;
-        let epoch = self.epoch;
+        let owner = self.owner;
         let connection = self.connection()?;
         let result = async {
             let mut transaction = connection.begin().await.map_err(|error| machinery::our_error("begin", error))?;
-            machinery::hold_as(&mut transaction, &schema::<P>(), epoch).await?;
+            machinery::hold_as(&mut transaction, &schema::<P>(), owner).await?;
             P::apply(&facts, &mut transaction).await?;
             machinery::unpark(&mut transaction, &schema::<P>(), commit.position).await?;
             transaction.commit().await.map_err(|error| machinery::our_error("commit", error))

@@ -5,6 +5,8 @@
 mod read;
 mod rows;
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use kernel::TenantId;
 use sqlx::PgConnection;
@@ -29,15 +31,36 @@ impl Projector for Runs {
 
     async fn apply(commits: &[CommitFacts<'_>], tables: &mut PgConnection) -> Result<(), ProjectError> {
         let mut fold = Fold::load(commits, tables).await?;
-        for facts in commits {
-            let key = (facts.stream.tenant.to_string(), facts.stream.id.to_string());
-            for envelope in &facts.commit.events {
-                fold.event(&key, envelope.decode()?, envelope, machinery::number(facts.position));
-            }
-        }
+        fold_all(&mut fold, commits)?;
         fold.store(tables).await?;
         Ok(())
     }
+
+    async fn load(commits: &[CommitFacts<'_>], tables: &mut PgConnection) -> Result<(), ProjectError> {
+        // What begins in this batch has no rows yet: no need to look for them, and no need to merge them.
+        let begins = |facts: &CommitFacts<'_>| facts.commit.first().streamversion == 1;
+        let fresh: BTreeSet<Key> = commits.iter().filter(|facts| begins(facts)).map(key).collect();
+        let known: Vec<&CommitFacts<'_>> = commits.iter().filter(|facts| !fresh.contains(&key(facts))).collect();
+        let mut fold = Fold::load(known, tables).await?;
+        fold_all(&mut fold, commits)?;
+        fold.copy_out(&fresh, tables).await?;
+        fold.store(tables).await?;
+        Ok(())
+    }
+}
+
+fn key(facts: &CommitFacts<'_>) -> Key {
+    (facts.stream.tenant.to_string(), facts.stream.id.to_string())
+}
+
+fn fold_all(fold: &mut Fold, commits: &[CommitFacts<'_>]) -> Result<(), ProjectError> {
+    for facts in commits {
+        let key = key(facts);
+        for envelope in &facts.commit.events {
+            fold.event(&key, envelope.decode()?, envelope, machinery::number(facts.position));
+        }
+    }
+    Ok(())
 }
 
 /// A tenant and a run: the key of a row.

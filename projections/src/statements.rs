@@ -1,6 +1,6 @@
 //! Every statement of this crate, for the test that prepares them against the migrated schema.
 
-use crate::{commits, effects, inbox, leases, machinery, runs, snapshots, status, workflows};
+use crate::{commits, effects, inbox, leases, lot, machinery, rebuild, runs, snapshots, status, workflows};
 
 /// Each statement with the schema that its unqualified names stand in.
 #[must_use]
@@ -19,6 +19,20 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("public", machinery::PARK_AGAIN),
         ("public", machinery::CLEAR_RELEASED),
         ("public", machinery::SKIPPED_ALONE),
+        ("public", machinery::MOVED),
+        ("public", rebuild::FOLD_LOCK),
+        ("public", rebuild::TERMINATE),
+        ("public", rebuild::MARK),
+        ("public", rebuild::INDEXES),
+        ("public", rebuild::STARTED),
+        ("public", rebuild::TICK),
+        ("public", rebuild::ENDED),
+        ("public", rebuild::KEEP),
+        ("public", rebuild::KEPT),
+        ("public", rebuild::MOVE),
+        ("public", rebuild::UNPARK_ALL),
+        ("public", rebuild::RESTORE),
+        ("public", rebuild::SHAPE_DIFFERS),
         ("public", effects::RECORD),
         ("public", effects::CANCEL),
         ("public", effects::PENDING),
@@ -61,11 +75,12 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("public", snapshots::REMOVE),
         ("public", snapshots::SWEEP),
         ("public", status::CONSUMERS),
-        ("public", status::PARKED),
-        ("public", status::RETRY),
-        ("public", status::RETRY_EFFECT),
-        ("public", status::SKIP),
-        ("public", status::IS_SKIPPED),
-        ("public", status::SKIP_EFFECT),
+        ("public", lot::LIST),
+        ("public", lot::RETRY_ALL),
+        ("public", lot::RETRY),
+        ("public", lot::RETRY_EFFECT),
+        ("public", lot::SKIP),
+        ("public", lot::IS_SKIPPED),
+        ("public", lot::SKIP_EFFECT),
     ]
 }

@@ -10,12 +10,18 @@ use crate::output::{cell, field, rows, short};
 /// What can be done with projections.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub(crate) enum Verb {
-    /// Show how far each one is
+    /// Show how far each one is, and which rebuilds are running
     #[command(after_long_help = "Example:\n  airstream projections status")]
     Status,
-    /// Fill one anew from the log, beside the live one, and switch
+    /// Fill one anew from the log, beside the live one, compare, and switch; Ctrl-C stops it
     #[command(after_long_help = "Example:\n  airstream projections rebuild runs")]
     Rebuild {
+        /// Its name, such as `runs`
+        name: String,
+    },
+    /// Bring back the rows that the last rebuild has switched out; they catch up from where they stand
+    #[command(after_long_help = "Example:\n  airstream projections rollback runs")]
+    Rollback {
         /// Its name, such as `runs`
         name: String,
     },
@@ -33,27 +39,28 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Verb) -> Outcome {
     let console = context.console;
     let client = context.client()?;
     match verb {
-        Verb::Status => {
-            let found = client.get("/v1/projections", &Vec::new()).await?;
-            if console.is_json() {
-                return console.json(&found);
-            }
-            console.say(&format!("the log ends at {}", field(&found, "head")));
-            let fields =
-                ["consumer", "position", "lag_events", "parked", "effects_scheduled", "effects_parked", "updated_at"];
-            // Short headings: seven columns have to fit into a terminal.
-            let headings = ["consumer", "position", "lag", "parked", "effects", "stuck", "updated"];
-            console.table(&headings, rows(items(&found), &fields))
-        }
+        Verb::Status => status(context, &client).await,
         Verb::Rebuild { name } => {
-            // Both names of it are seen in `projections status` and here.
-            let name = projection(name).unwrap_or(name);
             let result = long(context, &client, name, "rebuild").await?;
+            if let Some(held) = result.get("held_ms").and_then(Value::as_f64) {
+                console.say(&format!("the live projection was held still for {held:.1} ms"));
+            }
             report(context, &[result])
+        }
+        Verb::Rollback { name } => {
+            let path = format!("/v1/projections/{}/rollback", segment(name));
+            let answer = client.post(&path, &json!({})).await?;
+            if console.is_json() {
+                return console.json(&answer);
+            }
+            let of = |key: &str| field(&answer, key);
+            let (projection, from, to) = (of("projection"), of("from"), of("to"));
+            console.say(&format!("{projection} went back from {from} to {to} and catches up from there"));
+            Ok(())
         }
         Verb::Verify { name } => {
             let names = match name {
-                Some(name) => vec![projection(name).unwrap_or(name).to_owned()],
+                Some(name) => vec![name.clone()],
                 None => names(&client).await?,
             };
             let mut results = Vec::new();
@@ -69,16 +76,52 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Verb) -> Outcome {
     }
 }
 
+async fn status(context: &Context<'_>, client: &Client) -> Outcome {
+    let console = context.console;
+    let found = client.get("/v1/projections", &Vec::new()).await?;
+    if console.is_json() {
+        return console.json(&found);
+    }
+    console.say(&format!("the log ends at {}", field(&found, "head")));
+    let fields = ["consumer", "position", "lag_events", "parked", "effects_scheduled", "effects_parked", "updated_at"];
+    // Short headings: seven columns have to fit into a terminal.
+    let headings = ["consumer", "position", "lag", "parked", "effects", "stuck", "updated"];
+    console.table(&headings, rows(items(&found), &fields))?;
+    for item in items(&found) {
+        let consumer = field(item, "consumer");
+        if let Some(fold) = item.get("fold").filter(|fold| fold.is_object()) {
+            console.say(&format!("{consumer}: {}", folding(fold)));
+        }
+        if let Some(kept) = item.get("kept").filter(|kept| kept.is_object()) {
+            let (position, since) = (field(kept, "position"), field(kept, "kept_at"));
+            console.say(&format!("{consumer}: rows of before {since} are kept for `rollback`, at {position}"));
+        }
+    }
+    Ok(())
+}
+
+/// One sentence about a rebuild or a verification.
+fn folding(fold: &Value) -> String {
+    let number = |name: &str| fold.get(name).and_then(Value::as_f64);
+    let verb = field(fold, "verb");
+    if fold.get("running").and_then(Value::as_bool) != Some(true) {
+        return format!("a {verb} was killed; the next one begins anew and drops what is left of it");
+    }
+    let (done, total) = (number("done").unwrap_or_default(), number("total").unwrap_or_default());
+    let rate = number("per_second").unwrap_or_default();
+    let left = number("eta_seconds").map(|left| format!(", {left:.0} s left")).unwrap_or_default();
+    format!("{verb}, {}: {done} of {total} commits, {rate:.0} per second{left}", phase(fold))
+}
+
+fn phase(document: &Value) -> String {
+    field(document, "phase").replace('_', " ")
+}
+
 /// Those that have rows. Reactors have checkpoints too, and nothing to compare.
 async fn names(client: &Client) -> Outcome<Vec<String>> {
     let found = client.get("/v1/projections", &Vec::new()).await?;
-    Ok(items(&found).iter().filter_map(|item| projection(&field(item, "consumer")).map(str::to_owned)).collect())
-}
-
-/// A projection's consumer is called `<name>_v<version>`; a reactor's has no version.
-fn projection(consumer: &str) -> Option<&str> {
-    let (name, version) = consumer.rsplit_once("_v")?;
-    (!version.is_empty() && version.bytes().all(|b| b.is_ascii_digit())).then_some(name)
+    let has_rows = |item: &&Value| item.get("projection").is_some_and(Value::is_string);
+    Ok(items(&found).iter().filter(has_rows).map(|item| field(item, "consumer")).collect())
 }
 
 /// Something that reports its progress; the last report is the result.
@@ -96,6 +139,8 @@ async fn long(context: &Context<'_>, client: &Client, name: &str, verb: &str) ->
         }
         let number = |name: &str| document.get(name).and_then(Value::as_u64);
         if let (Some(done), Some(total)) = (number("done"), number("total")) {
+            let rate = document.get("per_second").and_then(Value::as_f64).unwrap_or_default();
+            bar.set_message(format!("{verb} {name}, {} {rate:.0}/s", phase(&document)));
             bar.set_length(total);
             bar.set_position(done);
         }
@@ -171,11 +216,11 @@ mod tests {
     }
 
     #[test]
-    fn projections_are_told_from_reactors() {
-        assert_eq!(projection("runs_v1"), Some("runs"));
-        assert_eq!(projection("a_v_v12"), Some("a_v"));
-        for reactor in ["workflow-steps", "x_v", "x_version"] {
-            assert_eq!(projection(reactor), None);
-        }
+    fn a_second_terminal_reads_how_far_a_rebuild_is() {
+        let fold = json!({"verb": "rebuild", "phase": "catch_up", "done": 40, "total": 100, "per_second": 20.2,
+            "eta_seconds": 3.0, "running": true});
+        assert_eq!(folding(&fold), "rebuild, catch up: 40 of 100 commits, 20 per second, 3 s left");
+        let killed = json!({"verb": "verify", "phase": "fold", "running": false});
+        assert!(folding(&killed).starts_with("a verify was killed"));
     }
 }

@@ -1,14 +1,15 @@
 //! Projections, one line each.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use gateway::Operations;
+use gateway::{Known, Operations};
 use projections::commits::Commits;
 use projections::inbox::Inbox;
 use projections::runs::Runs;
 use projections::workflows::Workflows;
-use projections::{Database, Fold, Progress, Projector, lease, rebuild, run, verify};
+use projections::{Database, Fold, Progress, Projector, RolledBack, lease, rebuild, roll_back, run, schema, verify};
 use runtime::Log;
 use runtime::consume::{self, HandleError};
 use runtime::lease::Leases;
@@ -70,14 +71,6 @@ pub(super) fn leases() -> Vec<String> {
     wants.0
 }
 
-struct Names(Vec<&'static str>);
-
-impl EachProjector for Names {
-    fn visit<P: Projector>(&mut self) {
-        self.0.push(P::NAME);
-    }
-}
-
 /// What operators can have done to projections.
 pub(super) struct Operators {
     database: Database,
@@ -88,43 +81,71 @@ impl Operators {
     pub(super) fn new(database: Database, log: Arc<dyn Log>) -> Self {
         Self { database, log }
     }
+}
 
-    async fn fold_one<P: Projector>(
-        &self,
-        switch: bool,
-        progress: mpsc::Sender<Progress>,
-    ) -> Result<Fold, HandleError> {
+/// A projection whose type is not known any more.
+#[async_trait]
+trait AnyProjection: Send + Sync {
+    async fn fold(&self, on: &Operators, switch: bool, progress: mpsc::Sender<Progress>) -> Result<Fold, HandleError>;
+    async fn roll_back(&self, on: &Operators) -> Result<RolledBack, HandleError>;
+}
+
+struct Of<P>(PhantomData<fn() -> P>);
+
+#[async_trait]
+impl<P: Projector> AnyProjection for Of<P> {
+    async fn fold(&self, on: &Operators, switch: bool, progress: mpsc::Sender<Progress>) -> Result<Fold, HandleError> {
         // Progress is for people: when they do not keep up, they miss some of it.
         let tell = move |news| {
             let _ = progress.try_send(news);
         };
         match switch {
-            true => rebuild::<P>(&self.database, &self.log, tell).await,
-            false => verify::<P>(&self.database, &self.log, tell).await,
+            true => rebuild::<P>(&on.database, &on.log, tell).await,
+            false => verify::<P>(&on.database, &on.log, tell).await,
         }
     }
+
+    async fn roll_back(&self, on: &Operators) -> Result<RolledBack, HandleError> {
+        roll_back::<P>(&on.database).await
+    }
+}
+
+struct All(Vec<(Known, Box<dyn AnyProjection>)>);
+
+impl EachProjector for All {
+    fn visit<P: Projector>(&mut self) {
+        let known = Known { name: P::NAME, version: P::VERSION, consumer: schema::<P>() };
+        self.0.push((known, Box::new(Of::<P>(PhantomData))));
+    }
+}
+
+fn all() -> Vec<(Known, Box<dyn AnyProjection>)> {
+    let mut all = All(Vec::new());
+    each(&mut all);
+    all.0
+}
+
+fn find(wanted: &Known) -> Result<Box<dyn AnyProjection>, HandleError> {
+    let found = all().into_iter().find(|(known, _)| known == wanted).map(|(_, projection)| projection);
+    found.ok_or_else(|| HandleError::Lost(format!("there is no projection `{}`", wanted.consumer)))
 }
 
 #[async_trait]
 impl Operations for Operators {
-    fn projections(&self) -> Vec<&'static str> {
-        let mut names = Names(Vec::new());
-        each(&mut names);
-        names.0
+    fn projections(&self) -> Vec<Known> {
+        all().into_iter().map(|(known, _)| known).collect()
     }
 
     async fn fold(
         &self,
-        name: &'static str,
+        projection: &Known,
         switch: bool,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Fold, HandleError> {
-        match name {
-            Commits::NAME => self.fold_one::<Commits>(switch, progress).await,
-            Workflows::NAME => self.fold_one::<Workflows>(switch, progress).await,
-            Runs::NAME => self.fold_one::<Runs>(switch, progress).await,
-            Inbox::NAME => self.fold_one::<Inbox>(switch, progress).await,
-            other => Err(HandleError::Lost(format!("there is no projection `{other}`"))),
-        }
+        find(projection)?.fold(self, switch, progress).await
+    }
+
+    async fn roll_back(&self, projection: &Known) -> Result<RolledBack, HandleError> {
+        find(projection)?.roll_back(self).await
     }
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use super::Key;
+use crate::copy::copy;
 use crate::projector::CommitFacts;
 
 pub(crate) const LOAD_RUNS: &str = "
@@ -29,6 +30,11 @@ pub(crate) const STORE_STEPS: &str = "
         status = EXCLUDED.status, attempt = EXCLUDED.attempt, worker = EXCLUDED.worker, output = EXCLUDED.output,
         error = EXCLUDED.error, due_at = EXCLUDED.due_at, deadline = EXCLUDED.deadline,
         scheduled_at = EXCLUDED.scheduled_at, started_at = EXCLUDED.started_at, finished_at = EXCLUDED.finished_at";
+
+const COPY_RUNS: &str = "runs (tenant_id, run_id, workflow_id, definition_version, status, input, output, error, \
+    current_step, started_by, started_at, finished_at, version, started_position, position)";
+const COPY_STEPS: &str = "steps (tenant_id, run_id, step_id, ordinal, name, kind, status, attempt, worker, output, error, \
+    due_at, deadline, scheduled_at, started_at, finished_at)";
 
 /// One row; the field names are the columns'.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -84,15 +90,20 @@ fn some(value: &Value) -> Option<Value> {
 }
 
 impl Fold {
-    pub(super) async fn load(commits: &[CommitFacts<'_>], tables: &mut PgConnection) -> Result<Self, sqlx::Error> {
-        let keys: BTreeSet<Key> =
-            commits.iter().map(|facts| (facts.stream.tenant.to_string(), facts.stream.id.to_string())).collect();
+    pub(super) async fn load<'a>(
+        commits: impl IntoIterator<Item = &'a CommitFacts<'a>>,
+        tables: &mut PgConnection,
+    ) -> Result<Self, sqlx::Error> {
+        let mut fold = Self { runs: BTreeMap::new(), steps: BTreeMap::new(), touched: BTreeSet::new() };
+        let keys: BTreeSet<Key> = commits.into_iter().map(super::key).collect();
+        if keys.is_empty() {
+            return Ok(fold);
+        }
         let (tenants, ids): (Vec<String>, Vec<String>) = keys.into_iter().unzip();
         let runs: Vec<sqlx::types::Json<Run>> =
             sqlx::query_scalar(LOAD_RUNS).bind(&tenants).bind(&ids).fetch_all(&mut *tables).await?;
         let steps: Vec<sqlx::types::Json<Step>> =
             sqlx::query_scalar(LOAD_STEPS).bind(&tenants).bind(&ids).fetch_all(tables).await?;
-        let mut fold = Self { runs: BTreeMap::new(), steps: BTreeMap::new(), touched: BTreeSet::new() };
         for sqlx::types::Json(run) in runs {
             fold.runs.insert((run.tenant_id.clone(), run.run_id.clone()), run);
         }
@@ -103,9 +114,41 @@ impl Fold {
         Ok(fold)
     }
 
+    /// Copies out what belongs to runs that the tables do not know.
+    pub(super) async fn copy_out(
+        &mut self,
+        fresh: &BTreeSet<Key>,
+        tables: &mut PgConnection,
+    ) -> Result<(), sqlx::Error> {
+        let (mut runs, mut steps) = (Vec::new(), Vec::new());
+        for key in fresh {
+            runs.extend(self.runs.remove(key));
+            steps.extend(self.steps.remove(key).into_iter().flat_map(BTreeMap::into_values));
+        }
+        self.touched.retain(|(key, _)| !fresh.contains(key));
+        copy(tables, COPY_RUNS, runs, |run: &Run, row| {
+            row.text(&run.tenant_id).text(&run.run_id).text(&run.workflow_id).number(run.definition_version);
+            row.text(&run.status).maybe_json(run.input.as_ref()).maybe_json(run.output.as_ref());
+            row.maybe_json(run.error.as_ref()).maybe_text(run.current_step.as_deref()).text(&run.started_by);
+            row.time(run.started_at).maybe_time(run.finished_at);
+            row.number(run.version).number(run.started_position).number(run.position);
+        })
+        .await?;
+        copy(tables, COPY_STEPS, steps, |step: &Step, row| {
+            row.text(&step.tenant_id).text(&step.run_id).text(&step.step_id).number(step.ordinal).text(&step.name);
+            row.text(&step.kind).text(&step.status).number(step.attempt).maybe_text(step.worker.as_deref());
+            row.maybe_json(step.output.as_ref()).maybe_json(step.error.as_ref());
+            row.maybe_time(step.due_at).maybe_time(step.deadline).maybe_time(step.scheduled_at);
+            row.maybe_time(step.started_at).maybe_time(step.finished_at);
+        })
+        .await
+    }
+
     pub(super) async fn store(self, tables: &mut PgConnection) -> Result<(), sqlx::Error> {
         let runs: Vec<Value> = self.runs.values().map(|run| json!(run)).collect();
-        sqlx::query(STORE_RUNS).bind(runs).execute(&mut *tables).await?;
+        if !runs.is_empty() {
+            sqlx::query(STORE_RUNS).bind(runs).execute(&mut *tables).await?;
+        }
         let steps: Vec<Value> = self
             .touched
             .iter()

@@ -19,7 +19,7 @@ use axum::{Json, Router};
 use kernel::Problem;
 use metrics_exporter_prometheus::PrometheusHandle;
 use nats::Connection;
-use projections::{Database, Fold, Progress};
+use projections::{Database, Fold, Progress, RolledBack};
 use rest::{Access, Fault};
 use runtime::consume::HandleError;
 use runtime::{Commands, Executor, Log};
@@ -32,22 +32,39 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::routes;
 
+/// A projection that this program knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Its name.
+    pub name: &'static str,
+    /// Its version; two may run beside each other while the newer one fills itself.
+    pub version: u32,
+    /// Its consumer: `<name>_v<version>`.
+    pub consumer: String,
+}
+
 /// What operators can have done to projections.
 #[async_trait]
 pub trait Operations: Send + Sync + 'static {
-    /// Names of the projections.
-    fn projections(&self) -> Vec<&'static str>;
+    /// The projections.
+    fn projections(&self) -> Vec<Known>;
 
-    /// Folds the log once more: to compare, or to take the live rows' place.
+    /// Folds the log once more: to compare, or to take the live rows' place. Dropping the future stops it.
     ///
     /// # Errors
     /// See [`projections::rebuild`].
     async fn fold(
         &self,
-        name: &'static str,
+        projection: &Known,
         switch: bool,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Fold, HandleError>;
+
+    /// Brings back the rows that the last rebuild has switched out.
+    ///
+    /// # Errors
+    /// See [`projections::roll_back`].
+    async fn roll_back(&self, projection: &Known) -> Result<RolledBack, HandleError>;
 }
 
 /// Limits of the HTTP door.
@@ -108,9 +125,10 @@ fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router
     let Parts { executor, commands, log, database, connection, access, operations, metrics, services } = parts;
     let mut inside = OpenApiRouter::with_openapi(Description::openapi())
         .merge(routes::commands::router(executor, commands, database.clone()))
-        .merge(routes::events::router(Arc::clone(&log), database.clone(), stop))
+        .merge(routes::events::router(Arc::clone(&log), database.clone(), stop.clone()))
         .merge(routes::instances::router(database.clone()))
-        .merge(routes::operations::router(log, database.clone(), operations));
+        .merge(routes::operations::router(log, database.clone(), operations, stop))
+        .merge(routes::parked::router(database.clone()));
     for service in services {
         inside = inside.merge(service);
     }

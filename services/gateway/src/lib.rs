@@ -13,4 +13,4 @@ pub mod queue;
 mod routes;
 
 pub use access::DevelopmentAccess;
-pub use http::{HttpOptions, Operations, Parts, serve};
+pub use http::{HttpOptions, Known, Operations, Parts, serve};

@@ -5,3 +5,4 @@ pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod instances;
 pub(crate) mod operations;
+pub(crate) mod parked;
