@@ -8,6 +8,8 @@ mod cli;
 mod examples;
 mod http;
 mod instances;
+mod poison;
+mod rebuild;
 mod restart;
 mod serve;
 mod serving;

@@ -5,9 +5,11 @@
 mod bad_input;
 mod durability;
 mod parking;
+mod poison;
 mod ports;
 mod queue;
 mod rebuild;
 mod schema;
 mod snapshots;
 mod topology;
+mod versions;

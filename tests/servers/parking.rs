@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kernel::{FactError, Position, StreamName, TenantId};
 use nats::JetStreamLog;
-use projections::{CommitFacts, ProjectError, Projector, status};
+use projections::{CommitFacts, Phase, ProjectError, Projector, lot, rebuild, roll_back, verify};
 use runtime::contract::{fresh_stream, log};
 use runtime::lease::Lease;
 use runtime::{Log, consume};
@@ -88,8 +88,16 @@ impl Story {
         }
     }
 
-    async fn parked(&self) -> Vec<status::ParkedRow> {
-        status::parked(self.servers.database.pool(), None, true, 100).await.unwrap()
+    /// One more commit of a stream, after the one at this version.
+    async fn append(&self, stream: &StreamName, version: u64) {
+        let page = self.log.read_stream(stream, Position::START, runtime::Freshness::Leader).await.unwrap();
+        let last = page.commits.last().unwrap().position;
+        self.log.append(log::commit(stream, "one-more", version, last)).await.unwrap();
+    }
+
+    async fn parked(&self) -> Vec<lot::ParkedRow> {
+        let wanted = lot::Wanted { with_skipped: true, ..lot::Wanted::default() };
+        lot::list(self.servers.database.pool(), wanted, 100).await.unwrap()
     }
 }
 
@@ -109,19 +117,19 @@ async fn a_broken_stream_is_parked_the_others_go_on_and_after_the_fix_it_catches
     assert_eq!(versions(pool, &bad).await, [1]);
 
     // Released too early it fails again, and stays, with one more try on record.
-    assert!(status::retry(pool, Some(&story.tenant), &parked[0].id).await.unwrap());
+    assert_eq!(lot::retry(pool, Some(&story.tenant), &parked[0].id).await.unwrap(), 3);
     eventually("it was tried again", async || story.parked().await[0].tries == 2).await;
     assert_eq!(versions(pool, &bad).await, [1]);
 
     set_broken(&bad, false);
-    assert!(status::retry(pool, Some(&story.tenant), &parked[0].id).await.unwrap());
+    assert_eq!(lot::retry(pool, Some(&story.tenant), &parked[0].id).await.unwrap(), 3);
     eventually("it has caught up in order", async || versions(pool, &bad).await == [1, 2, 3, 4]).await;
     assert!(story.parked().await.is_empty());
     let last =
         story.log.read_stream(&bad, Position::START, runtime::Freshness::Leader).await.unwrap().commits[3].position;
     story.log.append(log::commit(&bad, "later", 4, last)).await.unwrap();
     eventually("it flows again", async || versions(pool, &bad).await.last() == Some(&5)).await;
-    assert!(!status::retry(pool, Some(&story.tenant), "coins_v1@999").await.unwrap(), "released what is not there");
+    assert_eq!(lot::retry(pool, Some(&story.tenant), "coins_v1@999").await.unwrap(), 0, "released what is not there");
     story.stop.cancel();
 }
 
@@ -145,12 +153,107 @@ async fn a_commit_that_nobody_can_read_is_skipped_with_a_reason_and_what_waits_b
     eventually("three commits are parked", async || story.parked().await.len() == 3).await;
     let pool = story.servers.database.pool();
     let cause = story.parked().await.into_iter().find(|row| row.subject == subject && row.state == "cause").unwrap();
-    assert!(status::skip(pool, Some(&story.tenant), &cause.id, "a test wrote it").await.unwrap());
+    assert!(lot::skip(pool, Some(&story.tenant), &cause.id, "a test wrote it").await.unwrap());
     eventually("what waited behind it is handled", async || versions(pool, &stream).await == [1]).await;
     let foreign = story.parked().await.into_iter().find(|row| row.subject.contains("not.one")).unwrap();
-    assert!(status::skip(pool, None, &foreign.id, "nobody's").await.unwrap(), "an operator could not get rid of it");
+    assert!(lot::skip(pool, None, &foreign.id, "nobody's").await.unwrap(), "an operator could not get rid of it");
     let rows = story.parked().await;
     let skipped = rows.iter().find(|row| row.id == cause.id).unwrap();
     assert!(skipped.state == "skipped" && skipped.reason.contains("a test wrote it"), "{skipped:?}");
     story.stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_released_while_a_rebuild_runs_is_in_the_new_rows_and_going_back_parks_it_again() {
+    let story = begin().await;
+    let (good, bad) = (fresh_stream("till"), fresh_stream("till"));
+    set_broken(&bad, true);
+    story.write(&bad, 4).await;
+    story.write(&good, 2).await;
+    let (pool, database) = (story.servers.database.pool(), &story.servers.database);
+    eventually("three commits are parked", async || story.parked().await.len() == 3).await;
+    eventually("the good stream is there", async || versions(pool, &good).await == [1, 2]).await;
+
+    // While both are compared, a person has mended it and has it tried again.
+    let runtime = tokio::runtime::Handle::current();
+    let release = || async {
+        set_broken(&bad, false);
+        lot::retry_all(pool, Some(&story.tenant), Some("coins_v1")).await.unwrap();
+        eventually("it is handled", async || versions(pool, &bad).await == [1, 2, 3, 4]).await;
+    };
+    let fold = rebuild::<Coins>(database, &story.log, |progress| {
+        if progress.phase == Phase::Compare {
+            tokio::task::block_in_place(|| runtime.block_on(release()));
+        }
+    });
+    let fold = fold.await.unwrap();
+    assert_eq!((fold.parked, fold.differences.len()), (3, 0), "as of the moment of the comparison");
+    assert_eq!((versions(pool, &bad).await, versions(pool, &good).await), (vec![1, 2, 3, 4], vec![1, 2]));
+    let fold = verify::<Coins>(database, &story.log, |_| {}).await.unwrap();
+    assert!(fold.differences.is_empty() && fold.parked == 0, "{fold:?}");
+
+    // A rebuild while something is parked keeps rows without it; whoever goes back to them finds it parked again.
+    let worse = fresh_stream("till");
+    set_broken(&worse, true);
+    story.write(&worse, 3).await;
+    eventually("two are parked", async || story.parked().await.len() == 2).await;
+    rebuild::<Coins>(database, &story.log, |_| {}).await.unwrap();
+    set_broken(&worse, false);
+    lot::retry_all(pool, None, None).await.unwrap();
+    eventually("they are handled", async || versions(pool, &worse).await == [1, 2, 3]).await;
+    assert!(story.parked().await.is_empty());
+
+    // Nothing was written meanwhile: place and checkpoint are the same, only the parking lot is another.
+    let back = roll_back::<Coins>(database).await.unwrap();
+    assert_eq!(back.from, back.to);
+    assert_eq!(versions(pool, &worse).await, [1]);
+    let states: Vec<_> = story.parked().await.into_iter().map(|row| row.state).collect();
+    assert_eq!(states, ["cause", "behind"]);
+    story.append(&worse, 3).await;
+    eventually("what comes later waits behind it", async || story.parked().await.len() == 3).await;
+    lot::retry_all(pool, None, Some("coins_v1")).await.unwrap();
+    eventually("everything is there, in order", async || versions(pool, &worse).await == [1, 2, 3, 4]).await;
+    let fold = verify::<Coins>(database, &story.log, |_| {}).await.unwrap();
+    assert!(fold.differences.is_empty() && fold.parked == 0, "{fold:?}");
+    story.stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lot_is_read_page_by_page_and_released_as_a_whole() {
+    let story = begin().await;
+    let streams: Vec<StreamName> = (0..3).map(|_| fresh_stream("till")).collect();
+    for stream in &streams {
+        set_broken(stream, true);
+        story.write(stream, 4).await;
+    }
+    eventually("nine are parked", async || story.parked().await.len() == 9).await;
+    let pool = story.servers.database.pool();
+    let (mut seen, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let wanted = lot::Wanted { after: after.as_deref(), ..lot::Wanted::default() };
+        let page = lot::list(pool, wanted, 2).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.id.clone());
+        seen.extend(page.into_iter().map(|row| row.position.unwrap()));
+    }
+    assert!(seen.len() == 9 && seen.is_sorted(), "{seen:?}");
+    let other = lot::Wanted { consumer: Some("runs_v1"), ..lot::Wanted::default() };
+    assert!(lot::list(pool, other, 10).await.unwrap().is_empty());
+    assert_eq!(lot::retry_all(pool, None, Some("runs_v1")).await.unwrap(), 0);
+
+    // Released while nobody runs the consumer, it is handled by the next one who does.
+    story.stop.cancel();
+    for stream in &streams {
+        set_broken(stream, false);
+    }
+    assert_eq!(lot::retry_all(pool, Some(&story.tenant), None).await.unwrap(), 9);
+    let stop = CancellationToken::new();
+    let (database, lease) = (story.servers.database.clone(), Lease::permanent("coins"));
+    let options = consume::Options::default();
+    tokio::spawn(projections::run::<Coins>(database, lease, Arc::clone(&story.log), options, stop.clone()));
+    for stream in &streams {
+        eventually("it is handled in order", async || versions(pool, stream).await == [1, 2, 3, 4]).await;
+    }
+    eventually("the lot is empty", async || story.parked().await.is_empty()).await;
+    stop.cancel();
 }
