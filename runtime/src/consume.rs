@@ -357,7 +357,11 @@ impl<H: Handler> Walk<'_, H> {
             let mut all = true;
             for position in &released.positions {
                 let read = self.log.at(*position).await.map_err(|error| HandleError::Transient(error.to_string()))?;
-                let Some(commit) = read else { continue };
+                let Some(commit) = read else {
+                    self.handler.park_again(*position, "the log has no commit there any more").await?;
+                    all = false;
+                    break;
+                };
                 match guarded(self.handler.handle_released(&commit)).await {
                     Ok(()) => {}
                     Err(HandleError::Poison(reason)) => {

@@ -249,6 +249,7 @@ struct Picky {
     poison: Arc<Mutex<HashSet<u64>>>,
     released: Arc<Mutex<Vec<Released>>>,
     stumbles: Arc<AtomicUsize>,
+    handed_over: Arc<AtomicUsize>,
 }
 
 #[async_trait]
@@ -268,6 +269,7 @@ impl Handler for Picky {
         commits: &[&Recorded],
         parked: &[Parked],
     ) -> Result<(), HandleError> {
+        self.handed_over.fetch_add(1, Ordering::Relaxed);
         if self.stumbles.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
             return Err(HandleError::Transient("the database is away".into()));
         }
@@ -431,4 +433,28 @@ async fn a_process_hears_of_other_streams_and_counts_each_event_once() {
         running.await.unwrap();
     }
     assert_eq!(commands.inspect::<Ledger>(&ledger).await.unwrap().version, 3);
+}
+
+#[tokio::test]
+async fn what_a_poison_costs_grows_with_the_logarithm_of_its_batch() {
+    let memory = Arc::new(MemoryLog::new());
+    for n in 0..1_000 {
+        memory.append(log::commit(&fresh_stream("till"), &format!("c{n}"), 0, Position::START)).await.unwrap();
+    }
+    let picky = Picky::default();
+    picky.poison.lock().unwrap().extend([700, 13]);
+    let stop = CancellationToken::new();
+    let (lease, options) = (Lease::permanent("picky"), consume::Options::default());
+    let running = tokio::spawn(consume::run(picky.clone(), lease, memory.clone(), options, stop.clone()));
+    eventually("all are handled or parked", async || {
+        picky.seen.lock().unwrap().len() == 998 && picky.parked.lock().unwrap().len() == 2
+    })
+    .await;
+    // Halving finds one of a thousand in ten steps of two; alone it is tried three times, then parked.
+    let (batch, alone, parked) = (1, 3, 1);
+    let most = batch + 2 * (2 * 10 + alone + parked);
+    let cost = picky.handed_over.load(Ordering::Relaxed);
+    assert!(cost <= most, "{cost} transactions, at most {most} expected");
+    stop.cancel();
+    running.await.unwrap();
 }

@@ -50,7 +50,8 @@ pub(crate) const SHAPE_DIFFERS: &str = "
 /// Lets the schema that the last rebuild (or rollback) has switched out take the live one's place.
 ///
 /// # Errors
-/// [`HandleError::Lost`] when nothing is kept, what is kept does not fit any more, or a fold is running.
+/// [`HandleError::Poison`] when nothing is kept, or what is kept does not fit any more; [`HandleError::Lost`] while a fold is
+/// running.
 pub async fn roll_back<P: Projector>(database: &Database) -> Result<RolledBack, HandleError> {
     let live = schema::<P>();
     let mut connection = database.dedicated().await.map_err(failed("connect"))?;
@@ -73,7 +74,7 @@ async fn go_back(connection: &mut PgConnection, live: &str) -> Result<RolledBack
         .await
         .map_err(failed("move the checkpoint back"))?;
     if moved.rows_affected() != 1 {
-        return Err(HandleError::Lost(format!("the kept rows of `{live}` belong to another log; rebuild it")));
+        return Err(HandleError::Poison(format!("the kept rows of `{live}` belong to another log; rebuild it")));
     }
     let restore = failed("restore the parking lot");
     sqlx::query(UNPARK_ALL).bind(live).execute(&mut *transaction).await.map_err(&restore)?;
@@ -97,7 +98,7 @@ async fn kept(connection: &mut PgConnection, live: &str) -> Result<(i64, String,
         .await
         .map_err(failed("find what is kept"))?;
     let Some(found) = found.filter(|_| exists) else {
-        return Err(HandleError::Lost(format!("nothing is kept of `{live}`: it has not been rebuilt")));
+        return Err(HandleError::Poison(format!("nothing is kept of `{live}`: it has not been rebuilt")));
     };
     let differs: bool = sqlx::query_scalar(SHAPE_DIFFERS)
         .bind(live)
@@ -107,7 +108,7 @@ async fn kept(connection: &mut PgConnection, live: &str) -> Result<(i64, String,
         .map_err(failed("compare the shapes"))?;
     if differs {
         let reason = format!("a migration has changed the tables of `{live}` since `{old}` was kept; rebuild instead");
-        return Err(HandleError::Lost(reason));
+        return Err(HandleError::Poison(reason));
     }
     Ok(found)
 }

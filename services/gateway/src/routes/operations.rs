@@ -123,7 +123,11 @@ async fn rollback(
     // To its end, also when the caller goes away in the middle.
     let going = tokio::spawn(async move { routes.operations.roll_back(&known).await });
     let broke = |_| Problem::new(500, "defect", "The rollback broke; it has been logged.");
-    Ok(Json(going.await.map_err(broke)?.map_err(|error| problem(&error))?))
+    let refused = |error| match error {
+        HandleError::Poison(reason) => Problem::new(409, "nothing_to_go_back_to", format!("{reason}.")),
+        other => problem(&other),
+    };
+    Ok(Json(going.await.map_err(broke)?.map_err(refused)?))
 }
 
 fn problem(error: &HandleError) -> Problem {
