@@ -42,7 +42,6 @@ async fn a_process_that_was_paused_is_replaced_and_says_so_when_it_wakes() {
         awake.http.start("wf", &format!("before{n}"), json!(n)).await;
     }
     asleep.signal("STOP");
-    let began = Instant::now();
     // Whatever shard they belong to, and whoever had the timers.
     for n in 0..8 {
         awake.http.start("wf", &format!("during{n}"), json!(n)).await;
@@ -51,7 +50,6 @@ async fn a_process_that_was_paused_is_replaced_and_says_so_when_it_wakes() {
         awake.http.run_in(&format!("during{n}"), &["completed"]).await;
         awake.http.run_in(&format!("before{n}"), &["completed"]).await;
     }
-    eprintln!("while its owner was paused, work went on within {:?}", began.elapsed());
     assert_eq!(leases(&awake.http, &awake.instance()).await.len(), 16 + 1 + 4 + 1, "the awake one has everything");
 
     asleep.signal("CONT");
@@ -124,9 +122,9 @@ async fn a_rolling_restart_under_load_is_no_error_to_a_client_that_asks_again() 
         })
         .collect();
     for round in 0..2 {
-        for index in 0..2 {
+        for (index, process) in processes.iter_mut().enumerate() {
             let next = shared.serve(&format!("{round}{index}")).await;
-            std::mem::replace(&mut processes[index], next).stop();
+            std::mem::replace(process, next).stop();
         }
     }
     stop.store(true, Ordering::Relaxed);
@@ -138,7 +136,6 @@ async fn a_rolling_restart_under_load_is_no_error_to_a_client_that_asks_again() 
             processes[0].http.run_in(&format!("r{client}_{n}"), &["completed"]).await;
         }
     }
-    eprintln!("{all} runs over four restarts; clients asked again {} times", detours.load(Ordering::Relaxed));
-    assert!(all >= 8);
+    assert!(all >= 8, "{all} runs, and {} detours", detours.load(Ordering::Relaxed));
     rows_are_as_the_log_says(&processes[1].http).await;
 }
