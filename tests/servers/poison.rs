@@ -64,7 +64,9 @@ impl Projector for Tally {
                 Some(Wrong::Panics) => panic!("the till fell down"),
                 Some(Wrong::CannotBeRead) => return Err(FactError::UnknownType("till.burnt".into()).into()),
                 Some(Wrong::BreaksAConstraint) => version = -version,
-                Some(Wrong::TakesLong) => drop(sqlx::query("SELECT pg_sleep(0.2)").execute(&mut *tables).await?),
+                Some(Wrong::TakesLong) => {
+                    sqlx::query("SELECT pg_sleep(0.2)").execute(&mut *tables).await?;
+                }
                 _ => {}
             }
             let sql = "INSERT INTO tally (till, version) VALUES ($1, $2)";

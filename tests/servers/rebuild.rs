@@ -150,10 +150,10 @@ async fn many_rows_are_loaded_as_the_live_projection_writes_them_and_indexes_kee
     let run = async |n: u32| {
         let run = format!("run-{n}");
         story.ask("run", &run, "start", body(n)).await;
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             story.ask("run", &run, "complete-step", json!({ "step": "1", "attempt": 1, "output": odd })).await;
         }
-        if n % 3 == 0 {
+        if n.is_multiple_of(3) {
             story.ask("run", &run, "cancel", json!({ "reason": "enough\tof\\it" })).await;
         }
     };
