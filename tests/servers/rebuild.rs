@@ -250,12 +250,12 @@ async fn a_fold_that_nobody_waits_for_stops_in_the_middle_of_a_statement_and_lea
     sqlx::raw_sql(slow).execute(database.pool()).await.unwrap();
     let sleeping =
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
-    let asleep = async || sqlx::query_scalar::<_, i64>(sleeping).fetch_one(database.pool()).await.unwrap();
+    let stuck = async || sqlx::query_scalar::<_, i64>(sleeping).fetch_one(database.pool()).await.unwrap();
     tokio::select! {
         fold = rebuild::<Runs>(database, log, |_| {}) => panic!("it ended: {fold:?}"),
-        () = eventually("it is in the middle of a statement", async || asleep().await == 1) => {}
+        () = eventually("it is in the middle of a statement", async || stuck().await == 1) => {}
     }
-    eventually("its statement has ended", async || asleep().await == 0).await;
+    eventually("its statement has ended", async || stuck().await == 0).await;
     eventually("what it made is gone", async || schemas(&story).await == ["runs_v1"]).await;
     sqlx::raw_sql("ALTER TABLE runs_v1.runs DROP CONSTRAINT slow").execute(database.pool()).await.unwrap();
     eventually("the next one may begin", async || rebuild::<Runs>(database, log, |_| {}).await.is_ok()).await;
