@@ -15,6 +15,10 @@ pub struct Database {
     options: PgConnectOptions,
 }
 
+/// A process that is paused in the middle of a transaction keeps what it has locked, such as a checkpoint that the next
+/// owner waits for. Postgres ends such a session.
+pub(crate) const ABANDONED: (&str, &str) = ("idle_in_transaction_session_timeout", "5s");
+
 impl Database {
     /// Connects.
     ///
@@ -26,7 +30,7 @@ impl Database {
             .application_name("airstream")
             // Never the default `"$user", public`: a role called like one of our schemas would look for the list of
             // applied migrations there, find none, and begin anew.
-            .options([("search_path", "public")])
+            .options([("search_path", "public"), ABANDONED])
             .log_slow_statements(log::LevelFilter::Warn, Duration::from_secs(2))
             .log_statements(log::LevelFilter::Trace);
         let pool = PgPoolOptions::new()

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use kernel::Timestamp;
 use runtime::StoreError;
 use runtime::lease::{Claim, Claimed, Contender, LeaseStore, Turn, assign};
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::Mutex;
 
 use crate::{Database, Failure, machinery};
@@ -18,8 +18,6 @@ use crate::{Database, Failure, machinery};
 /// are single keys.
 const SESSIONS: i32 = 0x4149_5253;
 
-// Turns follow one another: what one instance gives up in its turn, another may take in the next.
-pub(crate) const TURN: &str = "SELECT pg_advisory_xact_lock(hashtextextended('airstream leases', 0))";
 pub(crate) const ANNOUNCE: &str = "
     INSERT INTO airstream.instances (instance, wants, session, until)
     VALUES ($1, $2, $3, now() + make_interval(secs => $4))
@@ -34,14 +32,19 @@ pub(crate) const BURY: &str = "
 pub(crate) const ALIVE: &str = "SELECT instance, wants FROM airstream.instances ORDER BY instance";
 pub(crate) const HELD: &str = "
     SELECT name, holder, epoch FROM airstream.leases
-    WHERE until > now() AND holder IN (SELECT instance FROM airstream.instances)";
+    WHERE until > now() AND holder IN (SELECT instance FROM airstream.instances) ORDER BY name";
 pub(crate) const PROLONG: &str = "
-    UPDATE airstream.leases SET until = now() + make_interval(secs => $3) WHERE holder = $1 AND name = ANY($2)";
+    UPDATE airstream.leases SET until = now() + make_interval(secs => $3)
+    WHERE holder = $1 AND name = ANY($2) AND until > now()";
+// Another may have been quicker: what is held by somebody alive stays with that one.
 pub(crate) const TAKE: &str = "
-    INSERT INTO airstream.leases (name, holder, epoch, until)
-    SELECT name, $1, nextval('airstream.epochs'), now() + make_interval(secs => $3) FROM UNNEST($2::text[]) AS name
+    INSERT INTO airstream.leases AS lease (name, holder, epoch, until)
+    SELECT name, $1, nextval('airstream.epochs'), now() + make_interval(secs => $3)
+    FROM UNNEST($2::text[]) AS name ORDER BY name
     ON CONFLICT (name) DO UPDATE
-    SET holder = excluded.holder, epoch = excluded.epoch, until = excluded.until, since = now()";
+    SET holder = excluded.holder, epoch = excluded.epoch, until = excluded.until, since = now()
+    WHERE lease.holder IS NULL OR lease.until <= now()
+        OR lease.holder NOT IN (SELECT instance FROM airstream.instances)";
 pub(crate) const GIVE: &str =
     "UPDATE airstream.leases SET holder = NULL, since = now() WHERE holder = $1 AND name = ANY($2)";
 pub(crate) const LEAVE: &str = "DELETE FROM airstream.instances WHERE instance = $1";
@@ -79,16 +82,17 @@ impl PgLeases {
     }
 }
 
+/// Each statement stands for itself. A transaction, or a lock, around all of them could be left open by an instance that is
+/// paused in the middle, and nobody else would get a turn.
 async fn take_turn(session: &mut Session, claim: &Claim) -> Result<Turn, sqlx::Error> {
     let number = session.number;
-    let mut transaction = session.connection.begin().await?;
+    let connection = &mut session.connection;
     let lasting = claim.lasting.as_secs_f64();
-    sqlx::query(TURN).execute(&mut *transaction).await?;
     let announced = sqlx::query(ANNOUNCE).bind(&claim.instance).bind(&claim.wants).bind(number).bind(lasting);
-    announced.execute(&mut *transaction).await?;
-    sqlx::query(BURY).bind(SESSIONS).execute(&mut *transaction).await?;
-    let alive: Vec<(String, Vec<String>)> = sqlx::query_as(ALIVE).fetch_all(&mut *transaction).await?;
-    let held: Vec<(String, String, i64)> = sqlx::query_as(HELD).fetch_all(&mut *transaction).await?;
+    announced.execute(&mut *connection).await?;
+    sqlx::query(BURY).bind(SESSIONS).execute(&mut *connection).await?;
+    let alive: Vec<(String, Vec<String>)> = sqlx::query_as(ALIVE).fetch_all(&mut *connection).await?;
+    let held: Vec<(String, String, i64)> = sqlx::query_as(HELD).fetch_all(&mut *connection).await?;
 
     let me = Contender { instance: claim.instance.clone(), wants: claim.wants.clone() };
     let alive: Vec<Contender> = alive.into_iter().map(|(instance, wants)| Contender { instance, wants }).collect();
@@ -97,20 +101,17 @@ async fn take_turn(session: &mut Session, claim: &Claim) -> Result<Turn, sqlx::E
     let wanted = assign(&me, &alive, &claimed);
     if !wanted.keep.is_empty() {
         let prolonged = sqlx::query(PROLONG).bind(&claim.instance).bind(&wanted.keep).bind(lasting);
-        prolonged.execute(&mut *transaction).await?;
+        prolonged.execute(&mut *connection).await?;
     }
     if !wanted.give.is_empty() {
-        sqlx::query(GIVE).bind(&claim.instance).bind(&wanted.give).execute(&mut *transaction).await?;
+        sqlx::query(GIVE).bind(&claim.instance).bind(&wanted.give).execute(&mut *connection).await?;
     }
-    let mut held = held;
     if !wanted.take.is_empty() {
         let taken = sqlx::query(TAKE).bind(&claim.instance).bind(&wanted.take).bind(lasting);
-        taken.execute(&mut *transaction).await?;
+        taken.execute(&mut *connection).await?;
     }
-    if !wanted.take.is_empty() || !wanted.give.is_empty() {
-        held = sqlx::query_as(HELD).fetch_all(&mut *transaction).await?;
-    }
-    transaction.commit().await?;
+    // Only what stands in the record now is ours.
+    let held: Vec<(String, String, i64)> = sqlx::query_as(HELD).fetch_all(&mut *connection).await?;
 
     let mut turn = Turn { held: BTreeMap::new(), holders: BTreeMap::new() };
     for (name, holder, epoch) in held {

@@ -161,6 +161,9 @@ impl<P: Projector> Handler for Projection<P> {
         sqlx::query("SET synchronous_commit = off").execute(&mut connection).await.map_err(failed)?;
         // Before the checkpoint is read: moved in between, it is noticed later rather than not at all.
         let moved = machinery::moved(&mut connection, &schema::<P>()).await?;
+        let (setting, limit) = crate::database::ABANDONED;
+        let abandoned = sqlx::query("SELECT set_config($1, $2, false)").bind(setting).bind(limit);
+        abandoned.execute(&mut connection).await.map_err(failed)?;
         let begin = machinery::begin(&mut connection, &schema::<P>(), log, epoch).await?;
         self.connection = Some(connection);
         self.owner = Owner { epoch, moved };

@@ -59,7 +59,6 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("inbox_v1", inbox::DISMISS),
         ("public", inbox::LIST),
         ("public", inbox::BY_COMMAND),
-        ("public", leases::TURN),
         ("public", leases::ANNOUNCE),
         ("public", leases::BURY),
         ("public", leases::ALIVE),

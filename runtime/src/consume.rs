@@ -18,7 +18,7 @@ use futures::{FutureExt, StreamExt};
 use kernel::Position;
 use tokio_util::sync::CancellationToken;
 
-use crate::lease::Lease;
+use crate::lease::{Lease, Term};
 use crate::retry::Backoff;
 use crate::{Filter, Log, Parked, ParkedState, Recorded, StoreError, clock, telemetry};
 
@@ -168,7 +168,7 @@ pub async fn run(
             options: &options,
             stop: &stop,
             lease: &mut lease,
-            epoch: term.epoch,
+            term,
             checkpoint: begin.checkpoint,
             parked: begin.parked,
         };
@@ -196,7 +196,7 @@ struct Walk<'a, H> {
     options: &'a Options,
     stop: &'a CancellationToken,
     lease: &'a mut Lease,
-    epoch: u64,
+    term: Term,
     checkpoint: Position,
     parked: HashSet<String>,
 }
@@ -220,7 +220,7 @@ impl<H: Handler> Walk<'_, H> {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
-                () = self.lease.ended(self.epoch) => return Err(HandleError::Lost("its lease has ended".to_owned())),
+                () = self.lease.ended(&self.term) => return Err(HandleError::Lost("its lease has ended".to_owned())),
                 chunk = chunks.next() => {
                     let chunk = chunk.ok_or_else(|| HandleError::Transient("the read ended".to_owned()))?;
                     let mut commits = Vec::with_capacity(chunk.len());

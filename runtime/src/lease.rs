@@ -47,7 +47,7 @@ pub struct Turn {
 #[async_trait]
 pub trait LeaseStore: Send + Sync + 'static {
     /// Says that the instance is there, prolongs what it holds, takes what is free up to its share, and gives up what is
-    /// beyond it. Turns of several instances follow one another.
+    /// beyond it. Several instances may ask at once; a lease goes to one of them.
     ///
     /// # Errors
     /// [`StoreError::Transient`].
@@ -65,11 +65,18 @@ pub trait LeaseStore: Send + Sync + 'static {
 pub struct Term {
     /// Grows with every holder; goes with every write that the store shall be able to refuse.
     pub epoch: u64,
+    /// When it began here. A lease that ran out and was prolonged after all, because nobody else had taken it, keeps its epoch;
+    /// but who saw it run out has given up what was begun, so it is another term.
+    since: Instant,
     /// Until when it is ours without another word from the store; prolonged while we hold it. `None`: for good.
     until: Option<Instant>,
 }
 
 impl Term {
+    fn is(&self, other: &Term) -> bool {
+        self.epoch == other.epoch && self.since == other.since
+    }
+
     fn lasts(self) -> bool {
         self.until.is_none_or(|until| Instant::now() < until)
     }
@@ -92,7 +99,7 @@ impl Lease {
     /// A lease that its holder believes in for good, whatever others do.
     #[must_use]
     pub fn of_epoch(name: &str, epoch: u64) -> Self {
-        let (sender, terms) = watch::channel(Some(Term { epoch, until: None }));
+        let (sender, terms) = watch::channel(Some(Term { epoch, since: Instant::now(), until: None }));
         drop(sender);
         Self { name: name.into(), terms }
     }
@@ -110,10 +117,10 @@ impl Lease {
         self.terms.borrow().filter(|term| term.lasts())
     }
 
-    /// Whether the lease is held in this term.
+    /// Whether this term still lasts.
     #[must_use]
-    pub fn is_held_in(&self, epoch: u64) -> bool {
-        self.term().is_some_and(|term| term.epoch == epoch)
+    pub fn lasts(&self, term: &Term) -> bool {
+        self.term().is_some_and(|current| current.is(term))
     }
 
     /// Waits until the lease is ours.
@@ -131,15 +138,15 @@ impl Lease {
     }
 
     /// Waits until a term is over: taken by another, given up, or run out.
-    pub async fn ended(&mut self, epoch: u64) {
+    pub async fn ended(&mut self, term: &Term) {
         let mut kept = true;
         loop {
-            let term = *self.terms.borrow_and_update();
-            let Some(term) = term.filter(|term| term.epoch == epoch && term.lasts()) else { return };
+            let current = *self.terms.borrow_and_update();
+            let Some(current) = current.filter(|current| current.is(term) && current.lasts()) else { return };
             tokio::select! {
                 biased;
                 changed = self.terms.changed(), if kept => kept = changed.is_ok(),
-                () = until(term.until) => {}
+                () = until(current.until) => {}
             }
         }
     }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consume::{self, Begin, HandleError, Handler, Released};
 use crate::effects::surviving;
-use crate::lease::Lease;
+use crate::lease::{Lease, Term};
 use crate::{Commands, EffectRow, EffectStore, Log, Parked, Plan, Planned, Recorded};
 use runner::Runner;
 
@@ -120,7 +120,7 @@ pub async fn run<R: Reactor>(
     let reactor = Arc::new(reactor);
     let (planned, arriving) = mpsc::channel(NEWS);
     let runner = Runner::new(Arc::clone(&reactor), lease.clone(), Arc::clone(&store), commands, options.clone());
-    let handler = Recorder { reactor, store, planned, epoch: 0 };
+    let handler = Recorder { reactor, lease: lease.clone(), store, planned, epoch: 0 };
     let stopped = stop.clone();
     tokio::join!(consume::run(handler, lease, log, options.consume, stop), runner.run(arriving, stopped));
 }
@@ -132,8 +132,8 @@ const NEWS: usize = 64;
 pub(crate) enum News {
     /// Whether we are still the owner is open: perform nothing that has not begun.
     OwnerUnknown,
-    /// We are the owner, in this epoch; here is what the store has.
-    Owner { epoch: u64, rows: Vec<EffectRow> },
+    /// We are the owner, in this term; here is what the store has.
+    Owner { term: Term, rows: Vec<EffectRow> },
     /// Recorded just now.
     Recorded { rows: Vec<EffectRow>, cancelled: Vec<(StreamName, String)> },
 }
@@ -141,6 +141,7 @@ pub(crate) enum News {
 /// The reactor's side of the walk: it only plans and records.
 struct Recorder<R> {
     reactor: Arc<R>,
+    lease: Lease,
     store: Arc<dyn EffectStore>,
     planned: mpsc::Sender<News>,
     epoch: u64,
@@ -188,10 +189,12 @@ impl<R: Reactor> Handler for Recorder<R> {
     async fn begin(&mut self, log: &str, epoch: u64) -> Result<Begin, HandleError> {
         // Whatever comes of this, what the runner holds may be somebody else's by now.
         let _ = self.planned.send(News::OwnerUnknown).await;
+        let term = self.lease.term().filter(|term| term.epoch == epoch);
+        let term = term.ok_or_else(|| HandleError::Lost("its lease has ended".to_owned()))?;
         let begin = self.store.begin(R::NAME, log, epoch).await?;
         self.epoch = epoch;
         let rows = self.store.pending(R::NAME).await?;
-        let _ = self.planned.send(News::Owner { epoch, rows }).await;
+        let _ = self.planned.send(News::Owner { term, rows }).await;
         Ok(begin)
     }
 

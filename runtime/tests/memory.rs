@@ -12,11 +12,11 @@ use kernel::{Envelope, FactError, Position};
 use runtime::consume::{self, Begin, HandleError, Handler, Released};
 use runtime::contract::executing::{ask, executor};
 use runtime::contract::{Ledger, Till, effects, executing, fresh_stream, index, leases, log, snapshots};
-use runtime::lease::{self, Lease};
+use runtime::lease::{self, Claim, Lease, LeaseStore, Turn};
 use runtime::memory::{MemoryEffects, MemoryIndex, MemoryLeases, MemoryLog, MemorySnapshots};
 use runtime::react::{self, Reactor, Verdict};
 use runtime::route::Router;
-use runtime::{Commands, CommitIndex, EffectRow, EffectState, EffectStore, Log, Parked, Plan, Recorded};
+use runtime::{Commands, CommitIndex, EffectRow, EffectState, EffectStore, Log, Parked, Plan, Recorded, StoreError};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -60,7 +60,7 @@ async fn an_instance_that_hangs_knows_that_its_lease_is_over_before_anybody_else
     keeper.abort();
     tokio::select! {
         biased;
-        () = first.ended(term.epoch) => {}
+        () = first.ended(&term) => {}
         _ = second.begun() => panic!("two instances hold one lease"),
     }
     assert_eq!(first.term(), None);
@@ -77,6 +77,45 @@ async fn an_instance_that_hangs_knows_that_its_lease_is_over_before_anybody_else
     let (mut fourth, _, _stop) = begin("fourth");
     fourth.begun().await;
     assert!(before.elapsed() <= Duration::from_secs(2), "nobody has to wait for the dead");
+}
+
+/// A record of leases that answers only when it is told to.
+struct Slow {
+    inner: MemoryLeases,
+    go: tokio::sync::Semaphore,
+}
+
+#[async_trait]
+impl LeaseStore for Slow {
+    async fn turn(&self, claim: &Claim) -> Result<Turn, StoreError> {
+        self.go.acquire().await.unwrap().forget();
+        // A store that is generous: it prolongs what nobody else has wanted meanwhile.
+        self.inner.turn(&Claim { lasting: Duration::from_secs(3_600), ..claim.clone() }).await
+    }
+
+    async fn leave(&self, _: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_ran_out_and_is_prolonged_after_all_is_another_term() {
+    let store = Arc::new(Slow { inner: MemoryLeases::default(), go: tokio::sync::Semaphore::new(1) });
+    let options = lease::Options { lasting: Duration::from_secs(5) };
+    let wants = vec!["consumer/one".to_owned()];
+    let (leases, keeping) =
+        lease::keep(Arc::clone(&store) as _, "one".into(), wants, options, CancellationToken::new());
+    tokio::spawn(keeping);
+    let mut lease = leases.lease("consumer/one");
+    let first = lease.begun().await;
+    // Nobody looks while it runs out, as nobody does in a process that is busy or paused.
+    tokio::time::sleep(Duration::from_millis(6_500)).await;
+    store.go.add_permits(1);
+    let second = lease.begun().await;
+    assert_eq!(first.epoch, second.epoch, "the store gave it to nobody else");
+    assert!(lease.lasts(&second) && !lease.lasts(&first), "what was begun before is taken for ours");
+    let ended = tokio::time::timeout(Duration::from_secs(1), lease.ended(&first)).await;
+    ended.expect("whoever waits for its end hears of it");
 }
 
 #[tokio::test]

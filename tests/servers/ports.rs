@@ -130,6 +130,22 @@ async fn a_projection_that_was_paused_cannot_write_when_another_has_its_lease() 
     next.handle(Position::START, first, &[&recorded], &[]).await.expect("the owner can");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_paused_in_the_middle_of_a_transaction_does_not_keep_the_next_owner_waiting() {
+    let servers = Servers::with_topology().await.unwrap();
+    let log: Arc<dyn Log> = Arc::new(JetStreamLog::new(servers.nats.clone()));
+    let identity = log.identity().await.unwrap();
+    let mut first = Projection::<Commits>::new(servers.database.clone());
+    first.begin(&identity, 1).await.unwrap();
+    // What a paused process leaves: a transaction that has the checkpoint and says nothing more.
+    let mut paused = servers.database.pool().begin().await.unwrap();
+    let hold = "SELECT position FROM airstream.checkpoints WHERE consumer = 'commits_v1' FOR UPDATE";
+    sqlx::query(hold).execute(&mut *paused).await.unwrap();
+    let mut next = Projection::<Commits>::new(servers.database.clone());
+    let begun = tokio::time::timeout(Duration::from_secs(30), next.begin(&identity, 2)).await;
+    begun.expect("the next owner waits for one that is paused").unwrap();
+}
+
 fn follow(servers: &Servers, log: &Arc<dyn Log>, stop: &CancellationToken) -> tokio::task::JoinHandle<()> {
     let (database, log, lease) = (servers.database.clone(), Arc::clone(log), Lease::permanent("commits"));
     tokio::spawn(run::<Commits>(database, lease, log, consume::Options::default(), stop.clone()))

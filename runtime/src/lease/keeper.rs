@@ -139,7 +139,11 @@ impl Keeper {
     fn publish(&self, turn: &Turn, asked: Instant) {
         for (name, terms) in self.terms.iter() {
             let before = *terms.borrow();
-            let term = turn.held.get(name).map(|epoch| Term { epoch: *epoch, until: Some(asked + self.claim.lasting) });
+            let until = Some(asked + self.claim.lasting);
+            let term = turn.held.get(name).map(|epoch| match before {
+                Some(before) if before.epoch == *epoch && before.lasts() => Term { until, ..before },
+                _ => Term { epoch: *epoch, since: asked, until },
+            });
             note_change(name, before, term, turn.holders.get(name).map(String::as_str));
             if before != term {
                 terms.send_replace(term);
@@ -161,13 +165,11 @@ fn note_change(name: &str, before: Option<Term>, after: Option<Term>, holder: Op
             changed("acquired");
             tracing::debug!(lease = name, epoch = term.epoch, "acquired");
         }
-        (Some(before), Some(term)) if before.epoch != term.epoch => {
+        (Some(before), Some(term)) if !before.is(&term) => {
+            changed("lost");
             changed("acquired");
-            tracing::warn!(
-                lease = name,
-                epoch = term.epoch,
-                "lost and acquired again: another instance had it meanwhile"
-            );
+            let elsewhere = before.epoch != term.epoch;
+            tracing::warn!(lease = name, epoch = term.epoch, elsewhere, "it ran out and was acquired again");
         }
         // It ran out before anybody could tell us: that is a loss. A term given up in time is fair sharing.
         (Some(before), None) if !before.lasts() => {

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::perform::{Finished, perform};
 use super::{News, Options, Reactor};
-use crate::lease::Lease;
+use crate::lease::{Lease, Term};
 use crate::retry::Backoff;
 use crate::{Commands, EffectRow, EffectState, EffectStore, Settlement, StoreError, clock};
 
@@ -38,8 +38,8 @@ struct Agenda {
     in_hand: HashSet<Key>,
     /// Cancelled while in hand: not to be tried again.
     cancelled: HashSet<Key>,
-    /// The epoch in which we own the consumer, when we do.
-    owner: Option<u64>,
+    /// The term in which we own the consumer, when we do.
+    owner: Option<Term>,
     /// Ended since the ownership was last in doubt: the store's list may be older than that.
     ended: HashSet<Key>,
 }
@@ -54,8 +54,8 @@ impl Agenda {
                 self.outward.clear();
                 self.ended.clear();
             }
-            News::Owner { epoch, rows } => {
-                self.owner = Some(epoch);
+            News::Owner { term, rows } => {
+                self.owner = Some(term);
                 let (in_hand, ended) = (&self.in_hand, std::mem::take(&mut self.ended));
                 let rows =
                     rows.into_iter().filter(|row| !in_hand.contains(&key_of(row)) && !ended.contains(&key_of(row)));
@@ -158,7 +158,7 @@ impl<R: Reactor> Runner<R> {
         loop {
             // An instance that was paused finds its lease run out before it has heard anything: what is due is not its
             // business any more. The news that it owns the consumer again, or that another does, follows.
-            let ours = agenda.owner.is_some_and(|epoch| self.lease.is_held_in(epoch));
+            let ours = agenda.owner.is_some_and(|term| self.lease.lasts(&term));
             if ours {
                 self.begin_what_is_due(&mut agenda, &finished, &stop);
             }
@@ -178,7 +178,7 @@ impl<R: Reactor> Runner<R> {
                 }
                 () = tokio::time::sleep(next.unwrap_or_default()), if next.is_some() && !blocked => {}
             }
-            self.flush(agenda.owner, &mut settled, &mut backoff, &stop).await;
+            self.flush(agenda.owner.map(|term| term.epoch), &mut settled, &mut backoff, &stop).await;
         }
         // Stopping: what is in hand is finished and settled, what waits stays recorded.
         self.tasks.close();
@@ -186,7 +186,7 @@ impl<R: Reactor> Runner<R> {
         while let Some(done) = finishing.recv().await {
             settled.push(agenda.end(done));
         }
-        self.flush(agenda.owner, &mut settled, &mut backoff, &stop).await;
+        self.flush(agenda.owner.map(|term| term.epoch), &mut settled, &mut backoff, &stop).await;
     }
 
     fn begin_what_is_due(&self, agenda: &mut Agenda, finished: &mpsc::Sender<Finished>, stop: &CancellationToken) {

@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use kernel::{CommandId, Problem, StreamName, TenantId, Timestamp};
 use nats::{Delivery, WorkQueue, headers};
-use runtime::lease::Lease;
+use runtime::lease::{Lease, Term};
 use runtime::retry::Backoff;
 use runtime::{Commands, Request};
 use serde_json::{Value, json};
@@ -51,11 +51,12 @@ pub async fn run(
             commands: Arc::clone(&commands),
             access: Arc::clone(&access),
             lease: lease.clone(),
-            epoch: term.epoch,
+            term,
             stop: stop.child_token(),
         });
         let reason = match read(&queue, &work, &mut lease).await {
-            Ok(()) => return,
+            _ if stop.is_cancelled() => return,
+            Ok(()) => "its lease has ended".to_owned(),
             Err(reason) => reason,
         };
         tracing::warn!(reason, "the command queue is not read any more here; will begin again when it is ours");
@@ -77,7 +78,7 @@ async fn read(queue: &WorkQueue, work: &Arc<Work>, lease: &mut Lease) -> Result<
     let ended = loop {
         tokio::select! {
             () = work.stop.cancelled() => break Ok(()),
-            () = lease.ended(work.epoch) => break Err("its lease has ended".to_owned()),
+            () = lease.ended(&work.term) => break Ok(()),
             delivery = deliveries.next() => {
                 let delivery = match delivery {
                     Some(Ok(delivery)) => Arc::new(delivery),
@@ -142,7 +143,7 @@ struct Work {
     commands: Arc<dyn Commands>,
     access: Arc<dyn Access>,
     lease: Lease,
-    epoch: u64,
+    term: Term,
     stop: CancellationToken,
 }
 
@@ -187,7 +188,9 @@ impl Work {
         loop {
             // Asked right before: after a pause the next owner may be beyond this command, and what was refused in its turn
             // must not be accepted now.
-            if !self.lease.is_held_in(self.epoch) {
+            if !self.lease.lasts(&self.term) {
+                // Nothing may follow it in its lane, either.
+                self.stop.cancel();
                 return None;
             }
             match self.commands.execute(request.clone()).await {
