@@ -138,6 +138,7 @@ pub async fn run(
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     while !stop.is_cancelled() {
         let term = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             term = lease.begun() => term,
         };
@@ -150,6 +151,7 @@ pub async fn run(
             Err(error) => {
                 tracing::warn!(consumer = name, %error, "cannot begin; will try again");
                 tokio::select! {
+                    biased;
                     () = stop.cancelled() => return,
                     () = backoff.wait() => continue,
                 }
@@ -181,6 +183,7 @@ pub async fn run(
                 }
                 tracing::warn!(consumer = name, %error, "stopped; will begin again from the checkpoint");
                 tokio::select! {
+                    biased;
                     () = stop.cancelled() => return,
                     () = backoff.wait() => {}
                 }
@@ -218,9 +221,21 @@ impl<H: Handler> Walk<'_, H> {
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.report_lag(head.sequence() - self.checkpoint.sequence());
         loop {
+            // The heartbeat before the log: under load there is always another chunk, and people who released something
+            // would wait for the first quiet moment.
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => return Ok(()),
                 () = self.lease.ended(&self.term) => return Err(HandleError::Lost("its lease has ended".to_owned())),
+                _ = heartbeat.tick() => {
+                    let labels = [("consumer", self.name.to_owned())];
+                    let now = clock::now().timestamp_micros() as f64 / 1e6;
+                    metrics::gauge!(telemetry::CONSUMER_HEARTBEAT_TIMESTAMP_SECONDS, &labels).set(now);
+                    metrics::gauge!(telemetry::CONSUMER_PARKED_STREAMS, &labels).set(self.parked.len() as f64);
+                    self.release().await?;
+                    // The next one is a whole period away, however long this one took: the log has its turn in between.
+                    heartbeat.reset();
+                }
                 chunk = chunks.next() => {
                     let chunk = chunk.ok_or_else(|| HandleError::Transient("the read ended".to_owned()))?;
                     let mut commits = Vec::with_capacity(chunk.len());
@@ -235,13 +250,6 @@ impl<H: Handler> Walk<'_, H> {
                     if let Some(error) = failed {
                         return Err(unreadable(error));
                     }
-                }
-                _ = heartbeat.tick() => {
-                    let labels = [("consumer", self.name.to_owned())];
-                    let now = clock::now().timestamp_micros() as f64 / 1e6;
-                    metrics::gauge!(telemetry::CONSUMER_HEARTBEAT_TIMESTAMP_SECONDS, &labels).set(now);
-                    metrics::gauge!(telemetry::CONSUMER_PARKED_STREAMS, &labels).set(self.parked.len() as f64);
-                    self.release().await?;
                 }
             }
             if self.stop.is_cancelled() {
@@ -265,16 +273,16 @@ impl<H: Handler> Walk<'_, H> {
             tracing::warn!(consumer = self.name, position, subject, "a message that no writer wrote is passed over");
             metrics::counter!(telemetry::FOREIGN_MESSAGES_TOTAL, "consumer" => self.name.to_owned()).increment(1);
         }
+        // The log has no holes. If one shows, or a commit comes twice, the read is broken, and going on would lose events
+        // silently or count them twice: what came before it is handled, the rest is read again.
+        let expected = (self.checkpoint.next().sequence()..).map(Position::at);
+        let sound = commits.iter().zip(expected).take_while(|(commit, expected)| commit.position == *expected).count();
+        let (commits, broken) = commits.split_at(sound);
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(5));
         let mut tries = 0;
         let mut rest = vec![commits];
         while let Some(slice) = rest.pop() {
             let (Some(first), Some(last)) = (slice.first(), slice.last()) else { continue };
-            // The log has no holes. If one shows, the read is broken, and going on would lose events silently.
-            if first.position != self.checkpoint.next() {
-                let reason = format!("after {} the log handed out {}", self.checkpoint, first.position);
-                return Err(HandleError::Transient(reason));
-            }
             match self.hand_over(slice, last.position).await {
                 Ok(()) => {
                     self.checkpoint = last.position;
@@ -299,13 +307,20 @@ impl<H: Handler> Walk<'_, H> {
                     tracing::warn!(consumer = self.name, position = first.position.sequence(), %error, "will try again");
                     rest.push(slice);
                     tokio::select! {
+                        biased;
                         () = self.stop.cancelled() => return Ok(()),
                         () = backoff.wait() => {}
                     }
                 }
             }
         }
-        Ok(())
+        match broken.first() {
+            None => Ok(()),
+            Some(commit) => {
+                let reason = format!("after {} the log handed out {}", self.checkpoint, commit.position);
+                Err(HandleError::Transient(reason))
+            }
+        }
     }
 
     async fn hand_over(&mut self, slice: &[Recorded], to: Position) -> Result<(), HandleError> {

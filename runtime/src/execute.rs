@@ -23,6 +23,8 @@ pub struct Options {
     pub streams_per_shard: usize,
     /// Payload bytes of the folded streams kept in memory per shard: whichever limit is reached first.
     pub cache_bytes_per_shard: usize,
+    /// Command ids of a folded stream's newest commits that are kept with it, 16 bytes each: beyond them the index answers.
+    pub ids_per_stream: usize,
     /// How long a command may take, waiting included, before its caller is told that the outcome is unknown.
     pub deadline: Duration,
     /// How often a command is decided again after losing to another writer.
@@ -37,6 +39,9 @@ impl Default for Options {
             queue_per_shard: 4_096,
             streams_per_shard: 2_048,
             cache_bytes_per_shard: 8 * 1024 * 1024,
+            // Retries come seconds, at most minutes, after the first try; even a busy stream rarely makes more commits in
+            // that time.
+            ids_per_stream: 128,
             deadline: Duration::from_secs(10),
             conflict_retries: 16,
             max_body_bytes: 512 * 1024,

@@ -22,8 +22,10 @@ pub(crate) struct Folded {
 }
 
 impl Folded {
-    pub(crate) fn new(state: BoxState) -> Self {
-        Self { state, version: 0, position: Position::START, recent: Recent::default(), bytes: 0, unsaved_commits: 0 }
+    /// Nothing yet; of its commits it will remember the newest `ids`.
+    pub(crate) fn new(state: BoxState, ids: usize) -> Self {
+        let recent = Recent::default().limited_to(ids);
+        Self { state, version: 0, position: Position::START, recent, bytes: 0, unsaved_commits: 0 }
     }
 
     /// Moves past a commit whose events are already in the state.
@@ -40,27 +42,39 @@ impl Folded {
     }
 }
 
-/// Ids of a stream's newest commits, as hashes of 8 bytes with an 8-byte position: at most 2 KiB a stream. A hit is
-/// confirmed in the log, so a collision costs a read, not a wrong answer.
+/// Ids of a stream's newest commits, as hashes of 8 bytes with an 8-byte position. A hit is confirmed in the log, so a
+/// collision costs a read, not a wrong answer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Recent {
     /// Oldest first.
     ring: VecDeque<(u64, Position)>,
+    /// How many are kept: a limit of this process, not part of what a snapshot says.
+    #[serde(skip)]
+    capacity: usize,
     /// Whether older ids have been dropped, so that absence here proves nothing.
     forgot: bool,
 }
 
 impl Recent {
-    /// Retries come seconds, at most minutes, after the first try; even a busy stream rarely makes more commits in that
-    /// time. Beyond it the index answers.
-    const CAPACITY: usize = 128;
+    /// Keeps the newest `capacity` ids from now on, at least one.
+    pub(crate) fn limited_to(mut self, capacity: usize) -> Self {
+        self.capacity = capacity.max(1);
+        while self.ring.len() > self.capacity {
+            self.forget();
+        }
+        self
+    }
 
     fn remember(&mut self, id: &str, position: Position) {
-        if self.ring.len() == Self::CAPACITY {
-            self.ring.pop_front();
-            self.forgot = true;
+        if self.ring.len() >= self.capacity.max(1) {
+            self.forget();
         }
         self.ring.push_back((hash(id), position));
+    }
+
+    fn forget(&mut self) {
+        self.ring.pop_front();
+        self.forgot = true;
     }
 
     /// Positions of commits that may carry this id, newest first.
@@ -76,7 +90,7 @@ impl Recent {
 
     /// Whether the newest commit is the one with this id at this position.
     pub(crate) fn ends_with(&self, id: &str, position: Position) -> bool {
-        self.ring.len() <= Self::CAPACITY && self.ring.back() == Some(&(hash(id), position))
+        self.ring.back() == Some(&(hash(id), position))
     }
 
     /// The oldest commit still remembered, when older ones were forgotten.

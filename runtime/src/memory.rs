@@ -3,13 +3,13 @@
 mod leases;
 mod snapshots;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use futures::StreamExt;
 use kernel::{CommandId, Position, StreamName};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::consume::{Begin, Released};
 use crate::effects::surviving;
@@ -27,8 +27,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A log in memory.
 pub struct MemoryLog {
-    commits: std::sync::Arc<Mutex<Vec<Recorded>>>,
-    head: watch::Sender<u64>,
+    commits: Arc<Mutex<Vec<Recorded>>>,
+    /// Wakes readers. (A `watch` would wake them in an order of its own choosing, and no simulation could be repeated.)
+    arrived: Arc<Notify>,
     identity: String,
 }
 
@@ -36,7 +37,7 @@ impl MemoryLog {
     /// An empty log.
     #[must_use]
     pub fn new() -> Self {
-        Self { commits: std::sync::Arc::default(), head: watch::Sender::new(0), identity: clock::fresh_id("log_") }
+        Self { commits: Arc::default(), arrived: Arc::default(), identity: clock::fresh_id("log_") }
     }
 
     /// Appends bytes that nobody has checked, as a faulty writer would.
@@ -69,7 +70,7 @@ impl MemoryLog {
             remaining: 0,
             guarded,
         });
-        self.head.send_replace(position.sequence());
+        self.arrived.notify_waiters();
         position
     }
 }
@@ -118,12 +119,14 @@ impl Log for MemoryLog {
             let commits = locked(&self.commits);
             commits.iter().skip(after.sequence() as usize).filter(|recorded| admits(recorded)).count() as u64
         };
-        let (commits, head) = (std::sync::Arc::clone(&self.commits), self.head.subscribe());
-        let stream = futures::stream::unfold((commits, head, after), move |(commits, mut head, after)| {
+        let (commits, arrived) = (Arc::clone(&self.commits), Arc::clone(&self.arrived));
+        let stream = futures::stream::unfold((commits, arrived, after), move |(commits, arrived, after)| {
             let admits = admits.clone();
             async move {
                 let mut after = after.sequence();
                 loop {
+                    let mut more = std::pin::pin!(arrived.notified());
+                    more.as_mut().enable();
                     let found = {
                         let all = locked(&commits);
                         let mut rest = all.iter().skip(after as usize).filter(|recorded| admits(recorded));
@@ -133,12 +136,9 @@ impl Log for MemoryLog {
                         found.map(|recorded| Recorded { remaining, ..recorded })
                     };
                     if let Some(recorded) = found {
-                        return Some((Ok(recorded), (commits, head, Position::at(after))));
+                        return Some((Ok(recorded), (commits, Arc::clone(&arrived), Position::at(after))));
                     }
-                    if head.wait_for(|head| *head > after).await.is_err() {
-                        let error = LogError { attempt: "read the log", reason: "it is gone".to_owned() };
-                        return Some((Err(error), (commits, head, Position::at(after))));
-                    }
+                    more.await;
                 }
             }
         });
@@ -205,8 +205,8 @@ struct Consumer {
     checkpoint: Position,
     effects: BTreeMap<(StreamName, String), (EffectRow, EffectState)>,
     parked: BTreeMap<Position, Parked>,
-    released: HashSet<String>,
-    revived: HashSet<(StreamName, String)>,
+    released: BTreeSet<String>,
+    revived: BTreeSet<(StreamName, String)>,
 }
 
 impl Consumer {
@@ -240,6 +240,11 @@ impl MemoryEffects {
     pub fn effects(&self, consumer: &str) -> Vec<(EffectRow, EffectState)> {
         let consumers = locked(&self.consumers);
         consumers.get(consumer).map(|found| found.effects.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// How far a consumer has come.
+    pub fn checkpoint(&self, consumer: &str) -> Position {
+        locked(&self.consumers).get(consumer).map_or(Position::START, |found| found.checkpoint)
     }
 
     /// What a consumer has parked.
@@ -325,7 +330,7 @@ impl EffectStore for MemoryEffects {
     async fn released(&self, consumer: &str) -> Result<Vec<Released>, StoreError> {
         let mut consumers = locked(&self.consumers);
         let found = consumers.entry(consumer.to_owned()).or_default();
-        let subjects: Vec<_> = found.released.drain().collect();
+        let subjects = std::mem::take(&mut found.released);
         let of = |subject: &str| {
             found.parked.values().filter(|parked| parked.subject == subject).map(|parked| parked.position).collect()
         };
@@ -360,7 +365,7 @@ impl EffectStore for MemoryEffects {
     async fn revived(&self, consumer: &str) -> Result<Vec<EffectRow>, StoreError> {
         let mut consumers = locked(&self.consumers);
         let found = consumers.entry(consumer.to_owned()).or_default();
-        let keys: Vec<_> = found.revived.drain().collect();
+        let keys = std::mem::take(&mut found.revived);
         let mut rows = Vec::new();
         for key in keys {
             if let Some((row, state)) = found.effects.get_mut(&key)

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::clock;
+
 /// Exponential backoff with a cap, spread by a little noise so that many waiters do not return together.
 #[derive(Debug, Clone)]
 pub struct Backoff {
@@ -21,8 +23,7 @@ impl Backoff {
     pub fn next_delay(&mut self) -> Duration {
         let step = self.first.saturating_mul(1_u32 << self.tries.min(16)).min(self.cap);
         self.tries = self.tries.saturating_add(1);
-        let noise = uuid::Uuid::now_v7().as_u128() as u32;
-        step / 2 + (step / 2).mul_f64(f64::from(noise) / f64::from(u32::MAX))
+        step / 2 + (step / 2).mul_f64(clock::noise())
     }
 
     /// Waits.

@@ -79,14 +79,18 @@ impl Shard {
         let limit = self.environment.options.queue_per_shard;
         let mut open = true;
         while open || self.outstanding > 0 {
+            // What is finished goes first: it frees its stream and its place, and there is never more of it than is in hand.
+            // Inspections come before commands, because commands in hand wait for them; whoever asks for one waits for its
+            // answer, so they cannot come without end. Commands are last: their queue is where overload shows.
             tokio::select! {
+                biased;
+                Some((stream, folded)) = self.running.next() => self.put_back(stream, folded),
                 Some(job) = self.asides.recv() => self.take(job),
                 // Past the limit jobs stay in the inbox, which is bounded: that is where callers learn of overload.
                 job = self.inbox.recv(), if open && self.outstanding < limit => match job {
                     Some(job) => self.take(job),
                     None => open = false,
                 },
-                Some((stream, folded)) = self.running.next() => self.put_back(stream, folded),
             }
         }
     }
@@ -312,6 +316,13 @@ impl Work {
                         Ok(None) => {}
                         // It was this very call that wrote it, so the answer is not a repeat of one given before.
                         Ok(Some(answer)) => return (Ok(Answer { repeated: false, ..answer }), Some(folded)),
+                        // That problem says that nothing was written, and this very call may have written.
+                        Err(problem) if problem.is_transient() => {
+                            return (
+                                Err(outcome_unknown("the log went away while it was being written")),
+                                Some(folded),
+                            );
+                        }
                         Err(problem) => return (Err(problem), Some(folded)),
                     }
                 }
@@ -383,7 +394,8 @@ impl Work {
         fresh: Freshness,
     ) -> Result<Folded, Problem> {
         let mut cold = folded.is_none();
-        let mut folded = folded.unwrap_or_else(|| Folded::new(decider.initial()));
+        let mut folded =
+            folded.unwrap_or_else(|| Folded::new(decider.initial(), self.environment.options.ids_per_stream));
         loop {
             let page = self.environment.log.read_stream(&self.stream, folded.position, fresh).await;
             let page = page.map_err(|error| log_unreadable(&error))?;
@@ -457,8 +469,9 @@ impl Work {
         id: &CommandId,
         fingerprint: &Fingerprint,
     ) -> Result<Option<Answer>, Problem> {
+        let mut fresh = Freshness::Any;
         loop {
-            let page = self.environment.log.read_stream(&self.stream, after, Freshness::Any).await;
+            let page = self.environment.log.read_stream(&self.stream, after, fresh).await;
             let page = page.map_err(|error| log_unreadable(&error))?;
             for recorded in &page.commits {
                 if recorded.position >= before {
@@ -469,8 +482,11 @@ impl Work {
                 }
                 after = recorded.position;
             }
-            if !page.more {
-                return Ok(None);
+            match fresh {
+                _ if page.more => {}
+                // It ends before a commit that is known to be there: that replica is behind. The leader is not.
+                Freshness::Any => fresh = Freshness::Leader,
+                Freshness::Leader => return Ok(None),
             }
         }
     }

@@ -1,8 +1,9 @@
 //! One try of one effect: do it, report it, say how it ended.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kernel::{CommandId, Problem};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Reactor, Report, Verdict};

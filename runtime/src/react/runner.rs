@@ -35,13 +35,15 @@ struct Agenda {
     waiting: HashMap<Key, EffectRow>,
     /// Outward effects whose time has come, waiting for a permit of their kind.
     outward: VecDeque<EffectRow>,
-    in_hand: HashSet<Key>,
+    /// Being done, with the epoch in which it was begun.
+    in_hand: HashMap<Key, u64>,
     /// Cancelled while in hand: not to be tried again.
     cancelled: HashSet<Key>,
     /// The term in which we own the consumer, when we do.
     owner: Option<Term>,
-    /// Ended since the ownership was last in doubt: the store's list may be older than that.
-    ended: HashSet<Key>,
+    /// Ended since the ownership was last in doubt: the store's list may be older than that. With the epoch in which it was
+    /// settled, and whether it is done: the store takes any other word only from its newest owner.
+    ended: HashMap<Key, (u64, bool)>,
 }
 
 impl Agenda {
@@ -57,8 +59,9 @@ impl Agenda {
             News::Owner { term, rows } => {
                 self.owner = Some(term);
                 let (in_hand, ended) = (&self.in_hand, std::mem::take(&mut self.ended));
+                let has_ended = |key: &Key| ended.get(key).is_some_and(|(of, done)| *done || *of == term.epoch);
                 let rows =
-                    rows.into_iter().filter(|row| !in_hand.contains(&key_of(row)) && !ended.contains(&key_of(row)));
+                    rows.into_iter().filter(|row| !in_hand.contains_key(&key_of(row)) && !has_ended(&key_of(row)));
                 let rows: Vec<_> = rows.collect();
                 self.add(rows);
             }
@@ -66,7 +69,7 @@ impl Agenda {
                 for key in cancelled {
                     self.waiting.remove(&key);
                     self.outward.retain(|row| key_of(row) != key);
-                    if self.in_hand.contains(&key) {
+                    if self.in_hand.contains_key(&key) {
                         self.cancelled.insert(key);
                     }
                 }
@@ -102,10 +105,13 @@ impl Agenda {
         Some((*at - clock::now()).to_std().unwrap_or_default().min(LONGEST_SLEEP))
     }
 
-    fn end(&mut self, finished: Finished) -> Settlement {
+    /// Ends a try, and says in which epoch to settle it. While the ownership is in doubt that is the one in which it was
+    /// begun: if nobody has come since, its outcome counts, whatever it is.
+    fn end(&mut self, finished: Finished) -> (u64, Settlement) {
         let Finished { settlement, again } = finished;
         let key = (settlement.stream.clone(), settlement.name.clone());
-        self.in_hand.remove(&key);
+        let begun = self.in_hand.remove(&key).unwrap_or(0);
+        let epoch = self.owner.map_or(begun, |term| term.epoch);
         let unwanted = self.cancelled.remove(&key);
         match again {
             // Who owns the consumer now will find it in the store.
@@ -113,14 +119,14 @@ impl Agenda {
             Some(row) if !unwanted => self.add(vec![row]),
             Some(_) => {
                 let note = format!("{}; not tried again: it was cancelled", settlement.note);
-                return Settlement { state: EffectState::Done, due: None, note, ..settlement };
+                return (epoch, Settlement { state: EffectState::Done, due: None, note, ..settlement });
             }
             None if self.owner.is_none() => {
-                self.ended.insert(key);
+                self.ended.insert(key, (epoch, settlement.state == EffectState::Done));
             }
             None => {}
         }
-        settlement
+        (epoch, settlement)
     }
 }
 
@@ -153,7 +159,7 @@ impl<R: Reactor> Runner<R> {
     pub(super) async fn run(self, mut arriving: mpsc::Receiver<News>, stop: CancellationToken) {
         let (finished, mut finishing) = mpsc::channel::<Finished>(2 * self.options.concurrency.max(1));
         let mut agenda = Agenda::default();
-        let mut settled: Vec<Settlement> = Vec::new();
+        let mut settled: Vec<(u64, Settlement)> = Vec::new();
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
         loop {
             // An instance that was paused finds its lease run out before it has heard anything: what is due is not its
@@ -165,7 +171,10 @@ impl<R: Reactor> Runner<R> {
             let next = agenda.until_next().filter(|_| ours);
             // Without a permit nothing can begin; the next free one announces itself through `finishing`.
             let blocked = self.quick.available_permits() == 0;
+            // News first, since an ownership in doubt must be heard before anything else begins. They cannot hold up the rest:
+            // each has cost its sender a transaction, and what is due begins above, whichever branch was taken.
             tokio::select! {
+                biased;
                 news = arriving.recv() => match news {
                     Some(news) => agenda.hear(news),
                     None => break,
@@ -178,7 +187,7 @@ impl<R: Reactor> Runner<R> {
                 }
                 () = tokio::time::sleep(next.unwrap_or_default()), if next.is_some() && !blocked => {}
             }
-            self.flush(agenda.owner.map(|term| term.epoch), &mut settled, &mut backoff, &stop).await;
+            self.flush(&mut settled, &mut backoff, &stop).await;
         }
         // Stopping: what is in hand is finished and settled, what waits stays recorded.
         self.tasks.close();
@@ -186,7 +195,7 @@ impl<R: Reactor> Runner<R> {
         while let Some(done) = finishing.recv().await {
             settled.push(agenda.end(done));
         }
-        self.flush(agenda.owner.map(|term| term.epoch), &mut settled, &mut backoff, &stop).await;
+        self.flush(&mut settled, &mut backoff, &stop).await;
     }
 
     fn begin_what_is_due(&self, agenda: &mut Agenda, finished: &mpsc::Sender<Finished>, stop: &CancellationToken) {
@@ -217,7 +226,7 @@ impl<R: Reactor> Runner<R> {
         stop: &CancellationToken,
     ) {
         let key = key_of(&row);
-        agenda.in_hand.insert(key.clone());
+        agenda.in_hand.insert(key.clone(), agenda.owner.map_or(0, |term| term.epoch));
         let (reactor, commands) = (Arc::clone(&self.reactor), Arc::clone(&self.commands));
         let (finished, stop, longest) = (finished.clone(), stop.clone(), self.options.longest_retry);
         self.tasks.spawn(async move {
@@ -232,18 +241,15 @@ impl<R: Reactor> Runner<R> {
         });
     }
 
-    async fn flush(
-        &self,
-        owner: Option<u64>,
-        settled: &mut Vec<Settlement>,
-        backoff: &mut Backoff,
-        stop: &CancellationToken,
-    ) {
-        while !settled.is_empty() {
+    async fn flush(&self, settled: &mut Vec<(u64, Settlement)>, backoff: &mut Backoff, stop: &CancellationToken) {
+        while let Some((epoch, _)) = settled.first() {
+            let epoch = *epoch;
+            let of_epoch = settled.iter().filter(|(of, _)| *of == epoch).map(|(_, settlement)| settlement.clone());
+            let of_epoch: Vec<Settlement> = of_epoch.collect();
             // A former owner still says what it has done.
-            match self.store.settle(R::NAME, owner.unwrap_or(0), settled).await {
+            match self.store.settle(R::NAME, epoch, &of_epoch).await {
                 Ok(()) => {
-                    settled.clear();
+                    settled.retain(|(of, _)| *of != epoch);
                     backoff.reset();
                 }
                 // Unsettled effects are performed again at the next start: safe, by key and command id.
@@ -251,7 +257,7 @@ impl<R: Reactor> Runner<R> {
                 // One of them cannot be written as it is: the note is for people, the state is what counts.
                 Err(StoreError::Poison(reason)) if backoff.tries() < 5 => {
                     tracing::error!(consumer = R::NAME, reason, "a note on an effect could not be kept");
-                    for settlement in settled.iter_mut() {
+                    for (_, settlement) in settled.iter_mut() {
                         settlement.note = "its note could not be stored".to_owned();
                     }
                     backoff.wait().await;

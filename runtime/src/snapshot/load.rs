@@ -60,7 +60,8 @@ impl Environment {
             return Err(wrong("the log has another commit where it ends"));
         }
         let (version, position) = (snapshot.version, snapshot.position);
-        let (state, recent, bytes) = (parts.state, parts.recent, parts.bytes);
+        let (state, bytes) = (parts.state, parts.bytes);
+        let recent = parts.recent.limited_to(self.options.ids_per_stream);
         Ok(Folded { state, version, position, recent, bytes, unsaved_commits: 0 })
     }
 }
