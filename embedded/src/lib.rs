@@ -44,5 +44,6 @@ pub use options::{NatsUser, Options, default_cache_dir, default_data_dir};
 pub use postgres::PostgresAddress;
 pub use progress::{Child, Progress, Source};
 pub use shared::{Shared, SharedOptions, TestAccount, shared};
+pub use spawn::spawn;
 pub use stack::{Stack, start};
 pub use supervise::{ChildFailure, ChildStop, StopReport};

@@ -142,12 +142,12 @@ pub(crate) fn start(
     }
     report(&Progress::Starting { what: Child::Nats });
     let started = Instant::now();
-    let first_try = Supervisor::start(server(), options.start_timeout, failures.clone());
+    let first_try = Supervisor::start(server(), options, failures.clone());
     let supervisor = match first_try {
         // Somebody took the port between our look and the start. Nobody has our address yet, so any other is as good.
         Err(StartError::PortTaken { .. }) if remembered.is_some() => {
             *lock(&ports) = None;
-            Supervisor::start(server(), options.start_timeout, failures.clone())?
+            Supervisor::start(server(), options, failures.clone())?
         }
         other => other?,
     };

@@ -39,6 +39,9 @@ pub struct Options {
     pub postgres_fsync: bool,
     /// How long a server may take from its start to its first answer. Fetching has its own, longer limit.
     pub start_timeout: Duration,
+    /// How often a server that died is started again within a minute before the stack gives up.
+    /// Three deaths are bad luck, one more is a pattern; tests that kill servers on purpose allow more.
+    pub restarts_per_minute: usize,
 }
 
 impl fmt::Debug for Options {
@@ -69,6 +72,7 @@ impl Default for Options {
             nats_sync_always: true,
             postgres_fsync: true,
             start_timeout: Duration::from_secs(30),
+            restarts_per_minute: 3,
         }
     }
 }

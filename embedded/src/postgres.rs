@@ -135,7 +135,7 @@ pub(crate) fn start(
     };
     report(&Progress::Starting { what: Child::Postgres });
     let started = Instant::now();
-    let supervisor = Supervisor::start(Box::new(server), options.start_timeout, failures.clone())?;
+    let supervisor = Supervisor::start(Box::new(server), options, failures.clone())?;
     state.update(|state| state.postgres.version = Some(chosen.version_text()))?;
     report(&Progress::Ready {
         what: Child::Postgres,

@@ -24,7 +24,10 @@ static SPAWNER: OnceLock<Sender<Request>> = OnceLock::new();
 
 /// Spawns a child in its own process group, so that Ctrl-C reaches us and not it,
 /// and with `on_our_death` as the signal it gets when we are gone (Linux only).
-pub(crate) fn spawn(mut command: Command, on_our_death: Signal) -> io::Result<Child> {
+///
+/// # Errors
+/// When the child cannot be started.
+pub fn spawn(mut command: Command, on_our_death: Signal) -> io::Result<Child> {
     command.process_group(0);
     die_with_us(&mut command, on_our_death);
     let (reply, answer) = sync_channel(1);

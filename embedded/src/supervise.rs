@@ -1,7 +1,7 @@
 //! Keeping one server alive, and ending it.
 //!
 //! A thread per server waits for the process to end. If nobody asked for that, it starts the server again, at most
-//! three times within a minute; then it gives up and says so through [`crate::Stack::failed`].
+//! [`crate::Options::restarts_per_minute`] times; then it gives up and says so through [`crate::Stack::failed`].
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,14 +18,15 @@ use tokio::sync::watch;
 
 use crate::error::StartError;
 use crate::logs;
+use crate::options::Options;
 use crate::progress::Child;
 use crate::spawn::spawn;
 
-/// This many restarts within [`RESTART_WINDOW`] are bad luck, one more is a pattern.
-const RESTARTS: usize = 3;
 const RESTART_WINDOW: Duration = Duration::from_secs(60);
-/// The wait before the first, second and third restart.
-const BACKOFF: [Duration; RESTARTS] = [Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(2)];
+/// The wait before the first and the second restart within the window.
+const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
+/// The wait before each further one.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 /// How long a server may take to end when asked, before it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -99,6 +100,7 @@ pub(crate) struct Supervisor {
 struct Inner {
     server: Box<dyn Server>,
     start_timeout: Duration,
+    restarts_per_minute: usize,
     state: Mutex<Running>,
     changed: Condvar,
     restarts: AtomicU32,
@@ -118,12 +120,13 @@ impl Supervisor {
     /// Starts the server, waits until it answers, and goes on watching it.
     pub(crate) fn start(
         server: Box<dyn Server>,
-        start_timeout: Duration,
+        options: &Options,
         failures: Failures,
     ) -> Result<Supervisor, StartError> {
         let inner = Arc::new(Inner {
             server,
-            start_timeout,
+            start_timeout: options.start_timeout,
+            restarts_per_minute: options.restarts_per_minute,
             state: Mutex::new(Running { pid: None, stopping: false, ended: false }),
             changed: Condvar::new(),
             restarts: AtomicU32::new(0),
@@ -288,19 +291,21 @@ impl Inner {
     fn restart(&self, recent: &mut VecDeque<Instant>, status: &str) -> Result<Option<ChildProcess>, ChildFailure> {
         let which = self.server.which();
         let log_from = logs::length(self.server.log());
-        let mut reason = format!("it died {} times within a minute, last with {status}", RESTARTS + 1);
+        let mut reason =
+            format!("it died {} times within a minute, last with {status}", self.restarts_per_minute.saturating_add(1));
         loop {
             recent.retain(|at| at.elapsed() < RESTART_WINDOW);
-            let Some(backoff) = BACKOFF.get(recent.len()) else {
+            if recent.len() >= self.restarts_per_minute {
                 return Err(ChildFailure {
                     child: which,
                     reason,
                     log: self.server.log().to_owned(),
                     last_lines: logs::last_lines(self.server.log(), log_from),
                 });
-            };
+            }
+            let backoff = BACKOFF.get(recent.len()).copied().unwrap_or(LONGEST_BACKOFF);
             recent.push_back(Instant::now());
-            self.pause(*backoff);
+            self.pause(backoff);
             if self.state().stopping {
                 return Ok(None);
             }

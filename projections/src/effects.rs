@@ -12,13 +12,17 @@ use sqlx::{Connection, PgConnection, Postgres};
 use crate::failure::storable;
 use crate::{Database, Failure, machinery};
 
+// The same event again changes nothing; a later one calls for the effect anew, whatever became of it before.
 pub(crate) const RECORD: &str = "
     INSERT INTO airstream.effects
         (tenant_id, consumer, category, stream_id, name, event_id, correlation, due, request)
     SELECT tenant_id, $1, category, stream_id, name, event_id, correlation, due, request
     FROM UNNEST($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[], $9::jsonb[])
         AS new (tenant_id, category, stream_id, name, event_id, correlation, due, request)
-    ON CONFLICT (tenant_id, consumer, category, stream_id, name) DO NOTHING";
+    ON CONFLICT (tenant_id, consumer, category, stream_id, name) DO UPDATE
+    SET event_id = EXCLUDED.event_id, correlation = EXCLUDED.correlation, due = EXCLUDED.due, request = EXCLUDED.request,
+        attempts = 0, state = 'scheduled', note = '', revive = false, recorded_at = now(), settled_at = NULL
+    WHERE airstream.effects.event_id <> EXCLUDED.event_id";
 // A cancelled effect has not happened and will not: nothing is worth keeping of it.
 pub(crate) const CANCEL: &str = "
     DELETE FROM airstream.effects AS effect
@@ -33,13 +37,13 @@ pub(crate) const SETTLE: &str = "
     SET state = new.state, due = COALESCE(new.due, effect.due), note = new.note,
         attempts = effect.attempts + CASE WHEN new.state = 'scheduled' THEN 1 ELSE 0 END,
         settled_at = CASE WHEN new.state = 'scheduled' THEN NULL ELSE now() END
-    FROM UNNEST($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[])
-        AS new (tenant_id, category, stream_id, name, state, due, note)
+    FROM UNNEST($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[], $9::text[])
+        AS new (tenant_id, category, stream_id, name, event_id, state, due, note)
     WHERE effect.consumer = $1 AND effect.tenant_id = new.tenant_id AND effect.category = new.category
-        AND effect.stream_id = new.stream_id AND effect.name = new.name
+        AND effect.stream_id = new.stream_id AND effect.name = new.name AND effect.event_id = new.event_id
         AND CASE WHEN new.state = 'done' THEN effect.state <> 'done'
             ELSE effect.state = 'scheduled'
-                AND $9 >= (SELECT epoch FROM airstream.checkpoints WHERE consumer = $1) END";
+                AND $10 >= (SELECT epoch FROM airstream.checkpoints WHERE consumer = $1) END";
 pub(crate) const REVIVED: &str = "
     UPDATE airstream.effects SET state = 'scheduled', revive = false, due = now()
     WHERE consumer = $1 AND state = 'parked' AND revive
@@ -167,6 +171,7 @@ impl EffectStore for PgEffects {
             .bind(column(settlements, |settlement| settlement.stream.category.to_string()))
             .bind(column(settlements, |settlement| settlement.stream.id.to_string()))
             .bind(column(settlements, |settlement| settlement.name.clone()))
+            .bind(column(settlements, |settlement| settlement.event.clone()))
             .bind(column(settlements, state))
             .bind(settlements.iter().map(|settlement| settlement.due).collect::<Vec<_>>())
             .bind(column(settlements, |settlement| storable(&settlement.note)))

@@ -11,6 +11,7 @@ pub mod leases;
 pub mod log;
 mod small_pages;
 pub mod snapshots;
+mod stale;
 
 use kernel::{
     Access, CommandSet, CommandSpec, Decider, EventSet, FactError, Problem, Process, Rejection, Routed, Stamp,

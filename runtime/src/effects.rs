@@ -27,8 +27,8 @@ pub enum StoreError {
 pub enum Plan {
     /// Do something, now or at a time.
     Do {
-        /// Unique within the event's stream, and the same whenever the event is read: with reactor and stream it forms
-        /// the effect's idempotency key.
+        /// The effect's own within its stream, and the same whenever the event is read: with reactor and stream it forms
+        /// the effect's idempotency key. A later event that plans under the same name calls for the effect anew.
         name: String,
         /// Not before this moment; at once when absent.
         due: Option<Timestamp>,
@@ -107,6 +107,8 @@ pub struct Settlement {
     pub stream: StreamName,
     /// Which effect of the stream.
     pub name: String,
+    /// See [`EffectRow::event`]: an effect that a later event has called for again is not settled by an earlier try.
+    pub event: String,
     /// Its new state.
     pub state: EffectState,
     /// When to try again, for `Scheduled`.
@@ -226,6 +228,8 @@ pub fn surviving(consumer: &str, plans: &[Planned]) -> (Vec<EffectRow>, Vec<(Str
             }
             Plan::Cancel { name } => {
                 rows.retain(|row| row.stream != planned.stream || row.name != *name);
+                // A later event may call for it again.
+                seen.remove(&(planned.stream.clone(), name.clone()));
                 cancelled.push((planned.stream.clone(), name.clone()));
             }
         }

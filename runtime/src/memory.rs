@@ -263,7 +263,10 @@ fn add(consumer: &mut Consumer, name: &str, plans: &[Planned]) {
     }
     for row in rows {
         let key = (row.stream.clone(), row.name.clone());
-        consumer.effects.entry(key).or_insert((row, EffectState::Scheduled));
+        // The same event again changes nothing; a later one calls for the effect anew.
+        if consumer.effects.get(&key).is_none_or(|(known, _)| known.event != row.event) {
+            consumer.effects.insert(key, (row, EffectState::Scheduled));
+        }
     }
 }
 
@@ -315,6 +318,7 @@ impl EffectStore for MemoryEffects {
         for settlement in settlements {
             let done = settlement.state == EffectState::Done;
             if let Some((row, state)) = found.effects.get_mut(&(settlement.stream.clone(), settlement.name.clone()))
+                && row.event == settlement.event
                 && (done || (current && *state == EffectState::Scheduled))
             {
                 *state = settlement.state.clone();

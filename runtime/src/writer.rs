@@ -235,16 +235,29 @@ impl Work {
 
         let stamp =
             Stamp { at: taken_at, id: id.clone(), stream: self.stream.clone(), principal: request.principal.clone() };
-        let parsed = match decider.parse(command, &request.body, &stamp) {
-            Ok(parsed) => parsed,
-            Err(problem) => return (Err(problem), Some(folded)),
-        };
-        let prepared = match self.executor.get() {
-            Ok(executor) => decider.prepare(parsed, &stamp, &executor).await,
+        let prepared = match decider.parse(command, &request.body, &stamp) {
+            Ok(parsed) => match self.executor.get() {
+                Ok(executor) => decider.prepare(parsed, &stamp, &executor).await,
+                Err(problem) => Err(problem),
+            },
             Err(problem) => Err(problem),
         };
         let prepared = match prepared {
             Ok(prepared) => prepared,
+            // Memory may be stale: another writer may have accepted this very command, and a fact it depended on may have
+            // changed since. What was accepted is not refused later.
+            Err(problem) if given => {
+                let before = folded.position;
+                folded = match self.catch_up(&*decider, Some(folded), Freshness::Leader).await {
+                    Ok(folded) => folded,
+                    Err(problem) => return (Err(problem), None),
+                };
+                let known = match folded.position == before {
+                    true => Ok(None),
+                    false => self.accepted_before(&folded, &id, &fingerprint).await,
+                };
+                return (known.and_then(|known| known.ok_or(problem)), Some(folded));
+            }
             Err(problem) => return (Err(problem), Some(folded)),
         };
 

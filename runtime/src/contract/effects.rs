@@ -16,7 +16,12 @@ fn effect(stream: &StreamName, name: &str) -> Planned {
 
 fn settled(stream: &StreamName, name: &str, state: EffectState) -> Settlement {
     let due = (state == EffectState::Scheduled).then(clock::now);
-    Settlement { stream: stream.clone(), name: name.into(), state, due, note: "because".into() }
+    Settlement { stream: stream.clone(), name: name.into(), event: "e.0".into(), state, due, note: "because".into() }
+}
+
+/// The same plan, called for by another event.
+fn from(event: &str, plan: Planned) -> Planned {
+    Planned { event: event.into(), ..plan }
 }
 
 async fn names(store: &dyn EffectStore, consumer: &str) -> Vec<String> {
@@ -30,6 +35,7 @@ pub async fn suite(store: &dyn EffectStore) {
     effects_and_checkpoint_move_together(store).await;
     a_plan_that_comes_again_counts_once(store).await;
     a_cancelled_effect_is_gone_unless_it_is_done(store).await;
+    a_later_event_calls_for_the_same_effect_anew(store).await;
     parked_commits_come_back_in_order(store).await;
     a_former_owner_cannot_record_and_may_only_say_what_is_done(store).await;
 }
@@ -77,6 +83,26 @@ async fn a_cancelled_effect_is_gone_unless_it_is_done(store: &dyn EffectStore) {
     let second = [cancel("a"), cancel("never-planned")];
     store.record(&consumer, 1, Position::at(1), Position::at(2), &second, &[]).await.unwrap();
     assert_eq!(names(store, &consumer).await, ["c"]);
+}
+
+async fn a_later_event_calls_for_the_same_effect_anew(store: &dyn EffectStore) {
+    let (consumer, stream) = (clock::fresh_id("c"), fresh_stream("till"));
+    store.begin(&consumer, "log_1", 1).await.unwrap();
+    let cancel = planned(&stream, Plan::Cancel { name: "a".into() });
+    // Called for, taken back and called for again, all within one batch.
+    let plans = [effect(&stream, "a"), cancel.clone(), from("e.2", effect(&stream, "a"))];
+    store.record(&consumer, 1, Position::START, Position::at(1), &plans, &[]).await.unwrap();
+    assert_eq!(store.pending(&consumer).await.unwrap().remove(0).event, "e.2", "the second call was lost");
+    // It was done when it was taken back; the next event wants it done once more.
+    let done = Settlement { event: "e.2".into(), ..settled(&stream, "a", EffectState::Done) };
+    store.settle(&consumer, 1, std::slice::from_ref(&done)).await.unwrap();
+    let again = [cancel, from("e.4", effect(&stream, "a"))];
+    store.record(&consumer, 1, Position::at(1), Position::at(2), &again, &[]).await.unwrap();
+    let row = store.pending(&consumer).await.unwrap().pop().expect("what was done before is not what is wanted now");
+    assert_eq!((row.event.as_str(), row.attempts), ("e.4", 0));
+    // A try for the earlier event that ends only now says nothing about it.
+    store.settle(&consumer, 1, &[done]).await.unwrap();
+    assert_eq!(names(store, &consumer).await, ["a"], "an earlier try settled it");
 }
 
 async fn parked_commits_come_back_in_order(store: &dyn EffectStore) {

@@ -9,6 +9,7 @@ use kernel::{CommandId, Position, PrincipalId, Problem, StreamName};
 use serde_json::json;
 
 use super::small_pages::SmallPages;
+use super::stale::a_stale_memory_does_not_refuse_what_was_accepted;
 use super::{Ledger, Till, fresh_stream};
 use crate::{
     Answer, Append, AppendError, Commands, CommitIndex, Executor, Filter, Freshness, Log, LogError, Options, Page,
@@ -41,7 +42,7 @@ pub fn ask(stream: &StreamName, command: &str, coins: u64, id: Option<&str>) -> 
     Request { id: id.map(|id| CommandId::new(id).unwrap()), ..request }
 }
 
-async fn refused(executor: &Executor, request: Request) -> Problem {
+pub(super) async fn refused(executor: &Executor, request: Request) -> Problem {
     executor.execute(request).await.expect_err("it should have been refused")
 }
 
@@ -79,6 +80,7 @@ async fn run(world: World) {
     an_id_is_remembered_beyond_the_recent_commits(&world).await;
     refusals_say_why(&world).await;
     two_writers_lose_nothing_and_double_nothing(&world).await;
+    a_stale_memory_does_not_refuse_what_was_accepted(&world.log, &world.index).await;
     a_lost_reply_is_found_in_the_log(&world).await;
     a_defect_hurts_only_its_caller(&world).await;
     closing_answers_what_was_taken(&world).await;

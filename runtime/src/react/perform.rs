@@ -46,7 +46,8 @@ pub(super) async fn perform<R: Reactor>(
     if outcome != "done" {
         tracing::warn!(consumer = R::NAME, stream = %row.stream, effect = row.name, reason = note, outcome, "effect not done");
     }
-    let settlement = Settlement { stream: row.stream.clone(), name: row.name.clone(), state, due, note };
+    let (stream, name, event) = (row.stream.clone(), row.name.clone(), row.event.clone());
+    let settlement = Settlement { stream, name, event, state, due, note };
     let again = due.map(|due| {
         row.due = due;
         row.attempts += 1;

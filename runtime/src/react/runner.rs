@@ -27,6 +27,13 @@ fn key_of(row: &EffectRow) -> Key {
     (row.stream.clone(), row.name.clone())
 }
 
+/// An effect and the event that called for it: a later event may call for the same effect again.
+type Call = (Key, String);
+
+fn call_of(row: &EffectRow) -> Call {
+    (key_of(row), row.event.clone())
+}
+
 /// What is to be done when. The heap holds keys, the map the effects: a cancelled timer leaves the map, and its key is
 /// passed over when it comes up.
 #[derive(Default)]
@@ -36,14 +43,14 @@ struct Agenda {
     /// Outward effects whose time has come, waiting for a permit of their kind.
     outward: VecDeque<EffectRow>,
     /// Being done, with the epoch in which it was begun.
-    in_hand: HashMap<Key, u64>,
+    in_hand: HashMap<Call, u64>,
     /// Cancelled while in hand: not to be tried again.
-    cancelled: HashSet<Key>,
+    cancelled: HashSet<Call>,
     /// The term in which we own the consumer, when we do.
     owner: Option<Term>,
     /// Ended since the ownership was last in doubt: the store's list may be older than that. With the epoch in which it was
     /// settled, and whether it is done: the store takes any other word only from its newest owner.
-    ended: HashMap<Key, (u64, bool)>,
+    ended: HashMap<Call, (u64, bool)>,
 }
 
 impl Agenda {
@@ -59,9 +66,9 @@ impl Agenda {
             News::Owner { term, rows } => {
                 self.owner = Some(term);
                 let (in_hand, ended) = (&self.in_hand, std::mem::take(&mut self.ended));
-                let has_ended = |key: &Key| ended.get(key).is_some_and(|(of, done)| *done || *of == term.epoch);
+                let has_ended = |call: &Call| ended.get(call).is_some_and(|(of, done)| *done || *of == term.epoch);
                 let rows =
-                    rows.into_iter().filter(|row| !in_hand.contains_key(&key_of(row)) && !has_ended(&key_of(row)));
+                    rows.into_iter().filter(|row| !in_hand.contains_key(&call_of(row)) && !has_ended(&call_of(row)));
                 let rows: Vec<_> = rows.collect();
                 self.add(rows);
             }
@@ -69,9 +76,8 @@ impl Agenda {
                 for key in cancelled {
                     self.waiting.remove(&key);
                     self.outward.retain(|row| key_of(row) != key);
-                    if self.in_hand.contains_key(&key) {
-                        self.cancelled.insert(key);
-                    }
+                    let in_hand = self.in_hand.keys().filter(|(other, _)| *other == key);
+                    self.cancelled.extend(in_hand.cloned());
                 }
                 self.add(rows);
             }
@@ -109,20 +115,22 @@ impl Agenda {
     /// begun: if nobody has come since, its outcome counts, whatever it is.
     fn end(&mut self, finished: Finished) -> (u64, Settlement) {
         let Finished { settlement, again } = finished;
-        let key = (settlement.stream.clone(), settlement.name.clone());
-        let begun = self.in_hand.remove(&key).unwrap_or(0);
+        let call = ((settlement.stream.clone(), settlement.name.clone()), settlement.event.clone());
+        let begun = self.in_hand.remove(&call).unwrap_or(0);
         let epoch = self.owner.map_or(begun, |term| term.epoch);
-        let unwanted = self.cancelled.remove(&key);
+        let unwanted = self.cancelled.remove(&call);
         match again {
             // Who owns the consumer now will find it in the store.
             Some(_) if self.owner.is_none() => {}
+            // A later event has called for it meanwhile: then this call is history.
+            Some(row) if self.waiting.get(&call.0).is_some_and(|later| later.event != row.event) => {}
             Some(row) if !unwanted => self.add(vec![row]),
             Some(_) => {
                 let note = format!("{}; not tried again: it was cancelled", settlement.note);
                 return (epoch, Settlement { state: EffectState::Done, due: None, note, ..settlement });
             }
             None if self.owner.is_none() => {
-                self.ended.insert(key, (epoch, settlement.state == EffectState::Done));
+                self.ended.insert(call, (epoch, settlement.state == EffectState::Done));
             }
             None => {}
         }
@@ -225,15 +233,16 @@ impl<R: Reactor> Runner<R> {
         finished: &mpsc::Sender<Finished>,
         stop: &CancellationToken,
     ) {
-        let key = key_of(&row);
-        agenda.in_hand.insert(key.clone(), agenda.owner.map_or(0, |term| term.epoch));
+        let call = call_of(&row);
+        agenda.in_hand.insert(call.clone(), agenda.owner.map_or(0, |term| term.epoch));
         let (reactor, commands) = (Arc::clone(&self.reactor), Arc::clone(&self.commands));
         let (finished, stop, longest) = (finished.clone(), stop.clone(), self.options.longest_retry);
         self.tasks.spawn(async move {
             let trying = AssertUnwindSafe(perform(&*reactor, &*commands, row, longest, &stop)).catch_unwind();
             let done = trying.await.unwrap_or_else(|_| {
                 let note = "performing it panicked: a defect of ours".to_owned();
-                let settlement = Settlement { stream: key.0, name: key.1, state: EffectState::Parked, due: None, note };
+                let ((stream, name), event) = call;
+                let settlement = Settlement { stream, name, event, state: EffectState::Parked, due: None, note };
                 Finished { settlement, again: None }
             });
             drop(permit);

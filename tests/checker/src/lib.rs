@@ -11,6 +11,7 @@ mod laws;
 mod log;
 mod rows;
 mod time;
+mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -164,6 +165,17 @@ pub fn check(evidence: &Evidence) -> Vec<Violation> {
     laws::effects::check(evidence, &history, &mut found);
     laws::runs_end::check(evidence, &history, &mut found);
     rows::check(evidence, &history, &mut found);
+    found.0
+}
+
+/// As [`check`], for the reactor of runs in a world at rest: every effect that the log calls for is recorded and done, and
+/// requests outside belong to steps.
+#[must_use]
+pub fn check_world(evidence: &Evidence) -> Vec<Violation> {
+    // What cannot be read is `check`'s to tell.
+    let history = log::read(evidence, &mut Found::default());
+    let mut found = Found::default();
+    world::check(evidence, &history, &mut found);
     found.0
 }
 
