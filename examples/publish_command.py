@@ -32,7 +32,7 @@ async def main() -> None:
     options.add_argument("--queue", action="store_true", help="fire and forget, through the durable queue")
     options = options.parse_args()
     stack = status()
-    nc = await nats.connect(stack["nats"]["url"], user=stack["nats"]["user"], password=stack["nats"]["password"])
+    nc = await nats.connect(stack["nats"]["url"].split(","), user=stack["nats"]["user"], password=stack["nats"]["password"])
     who = f"{stack['tenant']}.{stack['principal']}"
 
     definition = (HERE / "example-workflow.json").read_bytes()

@@ -16,7 +16,7 @@ from stack import status
 
 async def main() -> None:
     stack = status()
-    nc = await nats.connect(stack["nats"]["url"], user=stack["nats"]["user"], password=stack["nats"]["password"])
+    nc = await nats.connect(stack["nats"]["url"].split(","), user=stack["nats"]["user"], password=stack["nats"]["password"])
     js = nc.jetstream()
     last = (await js.stream_info("EVENTS")).state.last_seq
     reader = JSONFormat()

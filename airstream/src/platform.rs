@@ -31,7 +31,7 @@ use workflows::work::{Tasks, WorkDoor};
 use crate::config::Config;
 use crate::roles::Roles;
 
-pub(crate) use access::nats_users;
+pub(crate) use access::{nats_doors, nats_users};
 
 /// Where the servers are and who we are there.
 pub(crate) struct Addresses {

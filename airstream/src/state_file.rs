@@ -18,6 +18,9 @@ use crate::process::Process;
 pub(crate) struct Running {
     pub(crate) http: String,
     pub(crate) nats: NatsLogin,
+    /// Where each of our own NATS servers is: one, or those of a cluster.
+    #[serde(default)]
+    pub(crate) nats_servers: Vec<String>,
     /// For psql and for sqlx.
     pub(crate) postgres: String,
     pub(crate) tenant: String,
@@ -132,6 +135,7 @@ mod tests {
         Running {
             http: "http://127.0.0.1:1".to_owned(),
             nats: NatsLogin { url: "nats://x".to_owned(), user: "dev".to_owned(), password: "p".to_owned() },
+            nats_servers: Vec::new(),
             postgres: "postgres:///x".to_owned(),
             tenant: "dev".to_owned(),
             principal: "dev".to_owned(),

@@ -30,6 +30,7 @@ const FINISH: Duration = Duration::from_secs(20);
     airstream up                        until Ctrl-C\n  \
     airstream up --detach --wait        in the background; `airstream down` stops it\n  \
     airstream up --ephemeral --port 0   leaves nothing behind and is in nobody's way\n  \
+    airstream up --cluster 3            three NATS servers: any one may die and nobody notices\n  \
     airstream up --nats nats://127.0.0.1:4222 --postgres postgres://u:p@127.0.0.1/db")]
 pub(crate) struct Arguments {
     /// Keep nothing: use a temporary folder and remove it at the end
@@ -41,6 +42,10 @@ pub(crate) struct Arguments {
     /// Use this PostgreSQL (15 or newer) instead of starting one
     #[arg(long, value_name = "URL")]
     postgres: Option<String>,
+    /// How many NATS servers to start: 1, or 3 as a cluster that keeps three copies of the log [default: what the data
+    /// directory was made with, else 1]
+    #[arg(long, value_name = "SERVERS", value_parser = cluster_size, conflicts_with = "nats")]
+    cluster: Option<usize>,
     /// Run the workers of the example workflow as well
     #[arg(long)]
     demo: bool,
@@ -90,6 +95,14 @@ impl Arguments {
             None | Some(0) => Ok(()),
             Some(_) => listen::exactly(&config.http.bind).map(drop),
         }
+    }
+}
+
+fn cluster_size(text: &str) -> Result<usize, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("NATS runs as 1 server or as a cluster of 3".to_owned()),
     }
 }
 
@@ -143,11 +156,20 @@ async fn start(context: &Context<'_>, arguments: &Arguments, mut config: Config,
         arguments.check_port(&config)?;
     }
     let listener = banner.clone();
-    let options = stack_options(&config, arguments.ephemeral)?;
+    if arguments.cluster.is_some() && !config.nats.url.is_empty() {
+        return Err(Failure::usage("`--cluster` starts NATS servers, and nats.url names one that is somebody else's")
+            .hint("leave one of them out; how many copies an external cluster keeps is nats.replicas"));
+    }
+    let mut options = stack_options(&config, arguments.ephemeral)?;
+    options.nats_servers = arguments.cluster;
     let stack = embedded::start(options, move |progress| listener.progress(progress)).await?;
     let data_dir = stack.data_dir().to_owned();
     // Whoever writes files from here on writes them where this stack is.
     config.stack.data_dir = Some(data_dir.clone());
+    if !stack.nats().servers.is_empty() {
+        // Every server of ours has a copy of everything.
+        config.nats.replicas = stack.nats().servers.len();
+    }
     let own_log = paths::own_log(&data_dir);
     match paths::open_log(&own_log) {
         Ok(file) => log.open(file),
@@ -208,6 +230,7 @@ pub(crate) fn stack_options(config: &Config, ephemeral: bool) -> Outcome<embedde
         postgres_bin_dir: config.stack.postgres_bin_dir.clone(),
         cache_dir,
         nats_users: platform::nats_users(config),
+        nats_doors: platform::nats_doors(),
         ..embedded::Options::default()
     })
 }
@@ -241,6 +264,7 @@ fn running(config: &Config, stack: &Stack, addresses: &Addresses, platform: &Pla
     Running {
         http,
         nats: NatsLogin { url: addresses.nats_url.clone(), user: login.0, password: login.1 },
+        nats_servers: stack.nats().servers.iter().map(|server| server.url.clone()).collect(),
         postgres: addresses.postgres_url.clone(),
         tenant: config.development.tenant.clone(),
         principal,

@@ -69,7 +69,7 @@ impl Dependency {
         let lock: Lock = toml::from_str(include_str!("../deps.lock.toml"))
             .map_err(|error| format!("deps.lock.toml is broken: {error}"))?;
         let mut entry = match what {
-            Child::Nats => lock.nats_server,
+            Child::Nats | Child::NatsPeer(_) => lock.nats_server,
             Child::Postgres => lock.postgres,
         };
         let pinned = entry.platforms.remove(platform).ok_or_else(|| format!("no package is pinned for {platform}"))?;
@@ -89,7 +89,7 @@ impl Dependency {
     /// `<cache>/deps/<name>-<version>-<sha8>`
     pub(crate) fn folder(&self, cache_dir: &Path) -> PathBuf {
         let name = match self.what {
-            Child::Nats => "nats-server",
+            Child::Nats | Child::NatsPeer(_) => "nats-server",
             Child::Postgres => "postgres",
         };
         let short: String = self.archive.chars().take(8).collect();
@@ -99,7 +99,7 @@ impl Dependency {
     /// `nats-server` itself, or PostgreSQL's folder of binaries.
     pub(crate) fn binary(&self, folder: &Path) -> PathBuf {
         match self.what {
-            Child::Nats => folder.join("nats-server"),
+            Child::Nats | Child::NatsPeer(_) => folder.join("nats-server"),
             Child::Postgres => folder.join("bin"),
         }
     }

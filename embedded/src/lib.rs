@@ -1,4 +1,4 @@
-//! A private nats-server and a private PostgreSQL as child processes, for `airstream up` and for every test.
+//! A private nats-server (or a cluster of three) and a private PostgreSQL as child processes, for `airstream up` and for every test.
 //!
 //! [`start`] finds each server (given URL, given path, cache, installed, fetched and verified), starts both at once
 //! and returns a [`Stack`] when both answer. The stack restarts what dies, and [`Stack::stop`] ends it in order.
@@ -37,13 +37,13 @@ mod wait;
 
 pub use doctor::{Finding, Status, doctor};
 pub use error::StartError;
-pub use nats::NatsAddress;
+pub use nats::{NatsAddress, NatsMember, example_cluster};
 /// Signals for [`Stack::kill_child`].
 pub use nix::sys::signal::Signal;
 pub use options::{NatsUser, Options, default_cache_dir, default_data_dir};
 pub use postgres::PostgresAddress;
 pub use progress::{Child, Progress, Source};
-pub use shared::{Shared, SharedOptions, TestAccount, shared};
+pub use shared::{Shared, SharedOptions, TestAccount, shared, shared_cluster};
 pub use spawn::spawn;
 pub use stack::{Stack, start};
 pub use supervise::{ChildFailure, ChildStop, StopReport};

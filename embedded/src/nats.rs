@@ -1,17 +1,18 @@
 //! nats-server: its configuration, its addresses, and when it is ready.
 
+mod cluster;
+mod configuration;
+mod server;
+
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
-use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
-use serde::Deserialize;
 
 use crate::directory::Directory;
 use crate::error::StartError;
@@ -20,10 +21,15 @@ use crate::leftovers;
 use crate::logs;
 use crate::options::{NatsUser, Options};
 use crate::progress::{Child, Progress, Report};
-use crate::secrets::{Secrets, write_private};
-use crate::state::{Process, StateFile};
-use crate::supervise::{Failures, Server, Supervisor};
+use crate::secrets::Secrets;
+use crate::state::StateFile;
+use crate::supervise::{Failures, Supervisor};
 use crate::users::RunAs;
+
+use server::{NatsServer, Ports};
+
+pub(crate) use cluster::findings;
+pub use configuration::example_cluster;
 
 /// The user that may do everything in its account.
 const INTERNAL_USER: &str = "airstream";
@@ -31,18 +37,31 @@ const INTERNAL_USER: &str = "airstream";
 /// How to connect to NATS. `Debug` leaves the passwords out.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NatsAddress {
-    /// `nats://127.0.0.1:<port>`, or the URL that was given.
+    /// `nats://127.0.0.1:<port>`, for a cluster all of them with commas between; or the URL that was given.
     pub url: String,
     /// The user that may do everything in account `APP`; `None` for an external server, whose URL says it all.
     pub user: Option<String>,
     /// Its password.
     pub password: Option<String>,
-    /// `http://127.0.0.1:<port>` with `/healthz`, `/varz`, `/jsz`; `None` for an external server.
+    /// `http://127.0.0.1:<port>` with `/healthz`, `/varz`, `/jsz`, of a cluster's first one; `None` for an external server.
     pub monitor_url: Option<String>,
+    /// Every server of ours: one, or three for a cluster; empty for an external one.
+    pub servers: Vec<NatsMember>,
     /// Passwords of [`Options::nats_users`] and of `sys`, by name.
     pub users: BTreeMap<String, String>,
     /// Its version; `None` for an external server.
     pub version: Option<String>,
+}
+
+/// One server of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NatsMember {
+    /// Which one.
+    pub child: Child,
+    /// `nats://127.0.0.1:<port>`
+    pub url: String,
+    /// `http://127.0.0.1:<port>`
+    pub monitor_url: String,
 }
 
 impl fmt::Debug for NatsAddress {
@@ -55,7 +74,15 @@ impl fmt::Debug for NatsAddress {
 
 impl NatsAddress {
     pub(crate) fn external(url: String) -> NatsAddress {
-        NatsAddress { url, user: None, password: None, monitor_url: None, users: BTreeMap::new(), version: None }
+        NatsAddress {
+            url,
+            user: None,
+            password: None,
+            monitor_url: None,
+            servers: Vec::new(),
+            users: BTreeMap::new(),
+            version: None,
+        }
     }
 }
 
@@ -74,30 +101,11 @@ pub(crate) struct Nats {
     pub(crate) address: NatsAddress,
     /// `T00`, `T01`, …
     pub(crate) test_accounts: Vec<Account>,
-    pub(crate) supervisor: Supervisor,
+    /// One, or one per server of a cluster.
+    pub(crate) supervisors: Vec<Supervisor>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Ports {
-    client: u16,
-    monitor: u16,
-}
-
-struct NatsServer {
-    chosen: Chosen,
-    folder: PathBuf,
-    log: PathBuf,
-    run_as: Option<RunAs>,
-    instance: String,
-    sync_always: bool,
-    accounts: Vec<Account>,
-    sys_password: String,
-    /// Known after the first start; from then on they stay as they are.
-    ports: Arc<Mutex<Option<Ports>>>,
-    state: Arc<StateFile>,
-}
-
-/// Starts NATS on the ports it had last time, if they are still free.
+/// Starts NATS on the ports it had last time, if they are still free: one server, or a cluster.
 pub(crate) fn start(
     options: &Options,
     chosen: Chosen,
@@ -108,59 +116,39 @@ pub(crate) fn start(
     report: &Report,
 ) -> Result<Nats, StartError> {
     let before = state.get();
+    let count = cluster::size(directory, options.nats_servers)?;
     refuse_downgrade(directory, before.nats.version.as_deref(), chosen.version)?;
-    let folder = directory.nats();
-    for sub in ["jetstream", "ports"] {
-        directory.make_for_servers(&folder.join(sub))?;
-    }
-    let log = directory.log().join("nats.log");
-    logs::rotate(&log).map_err(|error| StartError::io("rotate", &log, error))?;
-    let (accounts, sys_password) = make_accounts(options, &mut secrets.lock().unwrap_or_else(PoisonError::into_inner))?;
-    let remembered = match (before.nats.port, before.nats.monitor_port) {
-        (Some(client), Some(monitor)) if is_free(client) && is_free(monitor) => Some(Ports { client, monitor }),
-        _ => None,
+    let (accounts, sys_password, route_password) = {
+        let mut secrets = secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let (accounts, sys) = make_accounts(options, &mut secrets)?;
+        (accounts, sys, secrets.password("nats/route")?)
     };
     let sync_always = options.nats_sync_always && !options.ephemeral;
-    let ports = Arc::new(Mutex::new(remembered));
-    let server = || {
-        Box::new(NatsServer {
-            chosen: chosen.clone(),
-            folder: folder.clone(),
-            log: log.clone(),
-            run_as: directory.run_as().cloned(),
-            instance: before.instance.clone(),
-            sync_always,
-            accounts: accounts.clone(),
-            sys_password: sys_password.clone(),
-            ports: ports.clone(),
-            state: state.clone(),
-        })
-    };
     if !sync_always {
         let text = "acknowledged events may be lost in a power cut: the server does not wait for the disk".to_owned();
         report(&Progress::Notice { what: Child::Nats, text });
     }
-    report(&Progress::Starting { what: Child::Nats });
-    let started = Instant::now();
-    let first_try = Supervisor::start(server(), options, failures.clone());
-    let supervisor = match first_try {
-        // Somebody took the port between our look and the start. Nobody has our address yet, so any other is as good.
-        Err(StartError::PortTaken { .. }) if remembered.is_some() => {
-            *lock(&ports) = None;
-            Supervisor::start(server(), options, failures.clone())?
-        }
-        other => other?,
+    let lone = NatsServer {
+        which: Child::Nats,
+        server_name: format!("airstream-{}", before.instance),
+        folder: directory.nats(),
+        log: directory.log().join("nats.log"),
+        run_as: directory.run_as().cloned(),
+        sync_always,
+        cluster: None,
+        accounts: accounts.clone(),
+        sys_password: sys_password.clone(),
+        ports: Arc::default(),
+        state: state.clone(),
+        chosen: chosen.clone(),
     };
-    let Some(ports) = *lock(&ports) else {
-        return Err(StartError::BadOptions("nats-server is ready and has no ports".to_owned()));
+    let start = Start { directory, state, failures, report, options };
+    let running = match count {
+        1 => vec![start.one(lone)?],
+        _ => start.cluster(&lone, count, &route_password)?,
     };
-    state.update(|state| {
-        state.nats.port = Some(ports.client);
-        state.nats.monitor_port = Some(ports.monitor);
-        state.nats.version = Some(chosen.version_text());
-    })?;
-    let url = format!("nats://127.0.0.1:{}", ports.client);
-    report(&Progress::Ready { what: Child::Nats, address: url.clone(), took: started.elapsed() });
+    state.update(|state| state.nats.version = Some(chosen.version_text()))?;
+    let (supervisors, servers): (Vec<_>, Vec<_>) = running.into_iter().unzip();
     let mut accounts = accounts.into_iter();
     let app = accounts.next();
     let mut users: BTreeMap<String, String> = app
@@ -170,15 +158,76 @@ pub(crate) fn start(
         .collect();
     users.insert("sys".to_owned(), sys_password);
     let (user, password) = app.map(|account| account.internal).unzip();
+    let urls: Vec<&str> = servers.iter().map(|server: &NatsMember| server.url.as_str()).collect();
     let address = NatsAddress {
-        url,
+        url: urls.join(","),
         user,
         password,
-        monitor_url: Some(format!("http://127.0.0.1:{}", ports.monitor)),
+        monitor_url: servers.first().map(|server| server.monitor_url.clone()),
+        servers,
         users,
         version: Some(chosen.version_text()),
     };
-    Ok(Nats { address, test_accounts: accounts.collect(), supervisor })
+    Ok(Nats { address, test_accounts: accounts.collect(), supervisors })
+}
+
+/// What a start needs besides the server.
+struct Start<'a> {
+    directory: &'a Directory,
+    state: &'a StateFile,
+    failures: &'a Failures,
+    report: &'a Report,
+    options: &'a Options,
+}
+
+impl Start<'_> {
+    /// Folders and log, before the first process.
+    fn prepare(&self, server: &NatsServer) -> Result<(), StartError> {
+        for folder in [server.folder.clone(), server.folder.join("jetstream"), server.folder.join("ports")] {
+            self.directory.make_for_servers(&folder)?;
+        }
+        logs::rotate(&server.log).map_err(|error| StartError::io("rotate", &server.log, error))
+    }
+
+    fn supervised(&self, server: &NatsServer) -> Result<Supervisor, StartError> {
+        Supervisor::start(Box::new(server.clone()), self.options, self.failures.clone())
+    }
+
+    fn one(&self, server: NatsServer) -> Result<(Supervisor, NatsMember), StartError> {
+        self.prepare(&server)?;
+        let before = self.state.get().nats;
+        let remembered = match (before.port, before.monitor_port) {
+            (Some(client), Some(monitor)) if is_free(client) && is_free(monitor) => Some(Ports { client, monitor }),
+            _ => None,
+        };
+        server.set_ports(remembered);
+        (self.report)(&Progress::Starting { what: server.which });
+        let started = Instant::now();
+        let supervisor = match self.supervised(&server) {
+            // Somebody took the port between our look and the start. Nobody has our address yet, so any other is as good.
+            Err(StartError::PortTaken { .. }) if remembered.is_some() => {
+                server.set_ports(None);
+                self.supervised(&server)?
+            }
+            other => other?,
+        };
+        let ports = ports_of(&server)?;
+        self.state.update(|state| {
+            state.nats.port = Some(ports.client);
+            state.nats.monitor_port = Some(ports.monitor);
+        })?;
+        Ok((supervisor, self.ready(&server, ports, started)))
+    }
+
+    fn ready(&self, server: &NatsServer, ports: Ports, started: Instant) -> NatsMember {
+        let url = format!("nats://127.0.0.1:{}", ports.client);
+        (self.report)(&Progress::Ready { what: server.which, address: url.clone(), took: started.elapsed() });
+        NatsMember { child: server.which, url, monitor_url: format!("http://127.0.0.1:{}", ports.monitor) }
+    }
+}
+
+fn ports_of(server: &NatsServer) -> Result<Ports, StartError> {
+    server.ports().ok_or_else(|| StartError::BadOptions("nats-server is ready and has no ports".to_owned()))
 }
 
 /// 2.12 and later take what a newer minor version has written offline instead of reading it.
@@ -196,10 +245,6 @@ fn refuse_downgrade(directory: &Directory, stored: Option<&str>, found: Version)
 
 fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
-}
-
-fn lock(ports: &Mutex<Option<Ports>>) -> std::sync::MutexGuard<'_, Option<Ports>> {
-    ports.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// `APP` first, then the test accounts. User names are unique in a server, so those of test accounts get a prefix.
@@ -239,131 +284,6 @@ fn check_user(user: &NatsUser) -> Result<(), StartError> {
     }
 }
 
-impl NatsServer {
-    fn server_name(&self) -> String {
-        format!("airstream-{}", self.instance)
-    }
-
-    fn configuration(&self, ports: Option<Ports>) -> String {
-        let port = |port: Option<u16>| port.map_or("-1".to_owned(), |port| port.to_string());
-        let mut text = String::from("# Written at every start; changes are lost.\n");
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "server_name: {}", quoted(&self.server_name()));
-        let _ = writeln!(text, "host: \"127.0.0.1\"");
-        let _ = writeln!(text, "port: {}", port(ports.map(|ports| ports.client)));
-        let _ = writeln!(text, "http: \"127.0.0.1:{}\"", port(ports.map(|ports| ports.monitor)));
-        let _ = writeln!(text, "ports_file_dir: {}", quoted_path(&self.folder.join("ports")));
-        let _ = writeln!(text, "jetstream {{");
-        // The server adds a folder `jetstream` of its own.
-        let _ = writeln!(text, "  store_dir: {}", quoted_path(&self.folder));
-        if self.sync_always {
-            let _ = writeln!(text, "  sync_interval: always");
-        }
-        let _ = writeln!(text, "}}\nsystem_account: SYS\naccounts {{");
-        let _ = writeln!(text, "  SYS {{ users: [ {{ user: sys, password: \"{}\" }} ] }}", self.sys_password);
-        for account in &self.accounts {
-            let (user, password) = &account.internal;
-            let _ = writeln!(text, "  {} {{\n    jetstream: enabled\n    users: [", account.name);
-            let _ = writeln!(text, "      {{ user: \"{user}\", password: \"{password}\" }}");
-            for (user, full, password) in &account.users {
-                let _ = writeln!(
-                    text,
-                    "      {{ user: \"{full}\", password: \"{password}\", permissions: {{ publish: {}, subscribe: {} }} }}",
-                    permission(&user.publish),
-                    permission(&user.subscribe),
-                );
-            }
-            let _ = writeln!(text, "    ]\n  }}");
-        }
-        text.push_str("}\n");
-        text
-    }
-
-    fn read_ports(&self, pid: u32) -> Result<Ports, String> {
-        #[derive(Deserialize)]
-        struct PortsFile {
-            nats: Vec<String>,
-            monitoring: Vec<String>,
-        }
-        let ending = format!("_{pid}.ports");
-        let entries = fs::read_dir(self.folder.join("ports")).map_err(|error| error.to_string())?;
-        let file = entries.flatten().find(|entry| entry.file_name().to_string_lossy().ends_with(&ending));
-        let file = file.ok_or("it has not written its ports yet")?;
-        let text = fs::read(file.path()).map_err(|error| error.to_string())?;
-        let found: PortsFile = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-        let port = |urls: &[String]| urls.first().and_then(|url| url.rsplit_once(':')?.1.parse::<u16>().ok());
-        match (port(&found.nats), port(&found.monitoring)) {
-            (Some(client), Some(monitor)) => Ok(Ports { client, monitor }),
-            _ => Err("its ports file names no ports".to_owned()),
-        }
-    }
-}
-
-impl Server for NatsServer {
-    fn which(&self) -> Child {
-        Child::Nats
-    }
-
-    fn command(&self) -> Result<Command, StartError> {
-        self.chosen.verify()?;
-        let ports = self.folder.join("ports");
-        for entry in fs::read_dir(&ports).map_err(|error| StartError::io("read", &ports, error))?.flatten() {
-            let _ = fs::remove_file(entry.path());
-        }
-        let configuration = self.folder.join("server.conf");
-        write_private(&configuration, self.configuration(*lock(&self.ports)).as_bytes())
-            .map_err(|error| StartError::io("write", &configuration, error))?;
-        let mut command = Command::new(&self.chosen.path);
-        command.arg("--config").arg(&configuration).current_dir(&self.folder);
-        as_server(&mut command, &self.log, self.run_as.as_ref())?;
-        if let Some(user) = &self.run_as {
-            // Not through a link: the folder is the servers' and what is in it is theirs to replace.
-            std::os::unix::fs::lchown(&configuration, Some(user.uid), Some(user.gid))
-                .map_err(|error| StartError::io("change the owner of", &configuration, error))?;
-        }
-        Ok(command)
-    }
-
-    fn probe(&self, pid: u32) -> Result<(), String> {
-        let known = *lock(&self.ports);
-        let ports = match known {
-            Some(ports) => ports,
-            None => self.read_ports(pid)?,
-        };
-        // On a remembered port another stack's server may answer while ours is failing to get it.
-        let varz = http_get(ports.monitor, "/varz")?;
-        let server_name = json_field(&varz, "/server_name").and_then(|name| name.as_str().map(str::to_owned));
-        if server_name.as_deref() != Some(&self.server_name()) {
-            return Err("another server answers on its port".to_owned());
-        }
-        http_get(ports.monitor, "/healthz")?;
-        if self.sync_always {
-            let jsz = http_get(ports.monitor, "/jsz")?;
-            let always = json_field(&jsz, "/config/sync_always").and_then(|always| always.as_bool());
-            if always != Some(true) {
-                return Err("it does not sync always, although it was told to".to_owned());
-            }
-        }
-        *lock(&self.ports) = Some(ports);
-        Ok(())
-    }
-
-    fn stop_signal(&self) -> Signal {
-        Signal::SIGTERM
-    }
-
-    fn log(&self) -> &Path {
-        &self.log
-    }
-
-    fn remember(&self, pid: Option<u32>) {
-        let process = pid.map(|pid| Process::of(pid, &self.chosen.path));
-        if let Err(error) = self.state.update(|state| state.nats.process = process) {
-            tracing::warn!(%error, "could not write down the process of nats-server");
-        }
-    }
-}
-
 /// What both servers' commands have in common: no environment of ours, their log, their user.
 pub(crate) fn as_server(command: &mut Command, log: &Path, run_as: Option<&RunAs>) -> Result<(), StartError> {
     use std::os::unix::process::CommandExt;
@@ -380,42 +300,10 @@ pub(crate) fn as_server(command: &mut Command, log: &Path, run_as: Option<&RunAs
 
 /// Ends what a killed parent has left.
 pub(crate) fn stop_leftovers(directory: &Directory, state: &StateFile) -> usize {
-    leftovers::stop(&directory.nats(), state.get().nats.process.as_ref(), Signal::SIGTERM)
-}
-
-/// An empty list of what is allowed would allow everything.
-fn permission(subjects: &[String]) -> String {
-    if subjects.is_empty() {
-        return "{ deny: [\">\"] }".to_owned();
-    }
-    let quoted: Vec<String> = subjects.iter().map(|subject| quoted(subject)).collect();
-    format!("{{ allow: [{}] }}", quoted.join(", "))
-}
-
-fn quoted_path(path: &Path) -> String {
-    quoted(&path.to_string_lossy())
-}
-
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-}
-
-fn json_field(body: &str, pointer: &str) -> Option<serde_json::Value> {
-    serde_json::from_str::<serde_json::Value>(body).ok()?.pointer(pointer).cloned()
-}
-
-/// One request to a loopback port; a status other than 200 is a reason to wait.
-fn http_get(port: u16, path: &str) -> Result<String, String> {
-    let request = || -> io::Result<String> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")?;
-        let mut answer = Vec::new();
-        stream.take(4 * 1024 * 1024).read_to_end(&mut answer)?;
-        Ok(String::from_utf8_lossy(&answer).into_owned())
-    };
-    let answer = request().map_err(|error| format!("{path}: {error}"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    if head.split_whitespace().nth(1) == Some("200") { Ok(body.to_owned()) } else { Err(format!("{path}: {body}")) }
+    let known = state.get().nats;
+    let lone = leftovers::stop(&directory.nats(), known.process.as_ref(), Signal::SIGTERM);
+    let peers = (1..).zip(&known.peers);
+    lone + peers
+        .map(|(number, peer)| leftovers::stop(&directory.nats_peer(number), peer.process.as_ref(), Signal::SIGTERM))
+        .sum::<usize>()
 }

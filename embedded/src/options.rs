@@ -11,7 +11,7 @@ use crate::users;
 /// `Debug` leaves the URLs out, because they may contain passwords.
 #[derive(Clone)]
 pub struct Options {
-    /// The folder of this stack; `nats/`, `pg/`, `s/` (socket), `log/`, `secrets.json`, `state.json` and `lock` live in it.
+    /// The folder of this stack; `nats/` (or `nats-1/`, `nats-2/`, `nats-3/`), `pg/`, `s/` (socket), `log/`, `secrets.json`, `state.json` and `lock` live in it.
     /// Ignored when `ephemeral` is set.
     pub data_dir: PathBuf,
     /// Use a temporary folder that is removed at stop, and wait for the disk nowhere: what is thrown away at the end
@@ -27,6 +27,12 @@ pub struct Options {
     pub postgres_bin_dir: Option<PathBuf>,
     /// Where fetched servers are kept, see [`default_cache_dir`].
     pub cache_dir: PathBuf,
+    /// How many NATS servers: 1, or 3 for a cluster on this machine. `None`: as many as the folder was made with, 1 for a
+    /// new one.
+    pub nats_servers: Option<usize>,
+    /// In a cluster: subjects such as `cmd.>` whose requests stay on the server that they came in on. There they go to
+    /// `door.<server name>.<subject>`; otherwise any server's subscriber might get them, and lose them with its server.
+    pub nats_doors: Vec<String>,
     /// Users besides `airstream` (may do everything) and `sys` (monitoring).
     pub nats_users: Vec<NatsUser>,
     /// Extra accounts `T00`, `T01`, …, each with its own JetStream and its own copy of the users.
@@ -67,6 +73,8 @@ impl Default for Options {
             nats_binary: None,
             postgres_bin_dir: None,
             cache_dir: default_cache_dir().unwrap_or_else(|_| PathBuf::from(".airstream/cache")),
+            nats_servers: None,
+            nats_doors: Vec::new(),
             nats_users: Vec::new(),
             accounts: 0,
             nats_sync_always: true,

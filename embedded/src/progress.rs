@@ -4,21 +4,24 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// One of the two servers.
+/// One of the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Child {
     /// `nats-server`, which keeps the log.
     Nats,
+    /// One `nats-server` of a cluster, numbered from 1.
+    NatsPeer(u8),
     /// PostgreSQL, which keeps the projections.
     Postgres,
 }
 
 impl fmt::Display for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Child::Nats => "nats-server",
-            Child::Postgres => "PostgreSQL",
-        })
+        match self {
+            Child::Nats => f.write_str("nats-server"),
+            Child::NatsPeer(number) => write!(f, "nats-{number}"),
+            Child::Postgres => f.write_str("PostgreSQL"),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Test binaries of a checkout use the folders `<target>/airstream-test/pair-0`, `pair-1`, …: each process takes the
 //! first one nobody holds, so that it finds an initialised cluster there, and two processes at once do not meet.
-//! The servers live as long as the process. PostgreSQL does not wait for the disk here; NATS does unless told otherwise.
+//! A cluster has folders `cluster-0`, … of the same kind. The servers live as long as the process. PostgreSQL does not wait for the disk here; NATS does unless told otherwise.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,6 +34,8 @@ pub struct SharedOptions {
     pub manifest_dir: PathBuf,
     /// Users in every account besides the one that may do everything.
     pub nats_users: Vec<NatsUser>,
+    /// In a cluster, see [`Options::nats_doors`].
+    pub nats_doors: Vec<String>,
     /// How many accounts there are to hand out.
     pub accounts: usize,
     /// `sync_interval: always`, as in production.
@@ -46,6 +48,7 @@ impl SharedOptions {
         SharedOptions {
             manifest_dir: manifest_dir.into(),
             nats_users: Vec::new(),
+            nats_doors: Vec::new(),
             accounts: 128,
             nats_sync_always: true,
         }
@@ -75,14 +78,33 @@ pub struct TestAccount {
 
 static SHARED: OnceCell<Shared> = OnceCell::const_new();
 
+static CLUSTER: OnceCell<Shared> = OnceCell::const_new();
+
 /// The shared pair; the first call starts it.
 pub async fn shared(options: SharedOptions) -> Result<&'static Shared, StartError> {
-    SHARED
-        .get_or_try_init(|| async {
-            let stack = on_own_thread(move || start_shared(&options)).await??;
-            Ok(Shared { stack, handed_out: AtomicUsize::new(0) })
-        })
-        .await
+    let adjust = |options| options;
+    shared_as(&SHARED, "pair", options, adjust).await
+}
+
+/// A cluster of three NATS servers, without PostgreSQL; the first call starts it. For the tests that need one: it costs
+/// seconds and much of a small machine.
+pub async fn shared_cluster(options: SharedOptions) -> Result<&'static Shared, StartError> {
+    let nowhere = Some("postgres://nowhere".to_owned());
+    let adjust = |options| Options { nats_servers: Some(3), postgres_url: nowhere, ..options };
+    shared_as(&CLUSTER, "cluster", options, adjust).await
+}
+
+async fn shared_as(
+    cell: &'static OnceCell<Shared>,
+    folder: &'static str,
+    options: SharedOptions,
+    adjust: impl FnOnce(Options) -> Options + Send + 'static,
+) -> Result<&'static Shared, StartError> {
+    cell.get_or_try_init(|| async {
+        let stack = on_own_thread(move || start_shared(&options, folder, adjust)).await??;
+        Ok(Shared { stack, handed_out: AtomicUsize::new(0) })
+    })
+    .await
 }
 
 impl Shared {
@@ -131,30 +153,35 @@ impl Shared {
     }
 }
 
-fn start_shared(wanted: &SharedOptions) -> Result<Stack, StartError> {
+fn start_shared(
+    wanted: &SharedOptions,
+    folder: &str,
+    adjust: impl FnOnce(Options) -> Options,
+) -> Result<Stack, StartError> {
     let run_as = users::run_as()?;
     let mut root = target_dir(&wanted.manifest_dir).join("airstream-test");
-    if users::require_way_to(&root.join("pair-0/pg"), run_as.as_ref()).is_err() && !root.exists() {
+    if users::require_way_to(&root.join(format!("{folder}-0/pg")), run_as.as_ref()).is_err() && !root.exists() {
         root = elsewhere(&root);
     }
     make(&root, 0o755)?;
-    if users::require_way_to(&root.join("pair-0/pg"), run_as.as_ref()).is_err() {
+    if users::require_way_to(&root.join(format!("{folder}-0/pg")), run_as.as_ref()).is_err() {
         root = elsewhere(&root);
         make(&root, 0o755)?;
     }
-    let directory = first_free(&root, run_as.as_ref())?;
+    let directory = first_free(&root, folder, run_as.as_ref())?;
     let defaults = Options::default();
     // A home that cannot be written must not keep tests from running.
     let cache_dir = if make(&defaults.cache_dir, 0o755).is_ok() { defaults.cache_dir } else { root.join("cache") };
-    let options = Options {
+    let options = adjust(Options {
         cache_dir,
         nats_users: wanted.nats_users.clone(),
+        nats_doors: wanted.nats_doors.clone(),
         accounts: wanted.accounts,
         nats_sync_always: wanted.nats_sync_always,
         postgres_fsync: false,
         data_dir: directory.path().to_owned(),
         ..Options::default()
-    };
+    });
     empty(&directory)?;
     let report: Report = Arc::new(|_| {});
     start_in(directory, &options, &report)
@@ -167,10 +194,10 @@ fn elsewhere(root: &Path) -> PathBuf {
     std::env::temp_dir().join(format!("airstream-test-{short}"))
 }
 
-fn first_free(root: &Path, run_as: Option<&users::RunAs>) -> Result<Directory, StartError> {
+fn first_free(root: &Path, folder: &str, run_as: Option<&users::RunAs>) -> Result<Directory, StartError> {
     let mut number = 0;
     loop {
-        match Directory::open(&root.join(format!("pair-{number}")), run_as.cloned()) {
+        match Directory::open(&root.join(format!("{folder}-{number}")), run_as.cloned()) {
             Err(StartError::AlreadyRunning { .. }) if number + 1 < PAIRS => number += 1,
             other => return other,
         }
@@ -183,6 +210,7 @@ fn empty(directory: &Directory) -> Result<(), StartError> {
     crate::nats::stop_leftovers(directory, &state);
     postgres::stop_leftovers(directory, &state);
     let mut unwanted = vec![directory.nats().join("jetstream")];
+    unwanted.extend((1..=3).map(|number| directory.nats_peer(number).join("jetstream")));
     if postgres::databases(&directory.postgres()) > LEFTOVER_DATABASES {
         unwanted.push(directory.postgres());
     }

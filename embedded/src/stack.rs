@@ -1,4 +1,4 @@
-//! Both servers together.
+//! All servers together.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ use crate::state::{Process, StateFile};
 use crate::supervise::{ChildFailure, Failures, StopReport, Supervisor};
 use crate::users;
 
-/// Finds, starts and watches both servers; returns when both answer.
+/// Finds, starts and watches the servers; returns when all answer.
 ///
 /// `on_progress` hears every step, from threads of this crate. Dropping the future before it is ready ends what was started.
 pub async fn start(
@@ -46,7 +46,7 @@ pub(crate) async fn on_own_thread<T: Send + 'static>(
     receiver.await.map_err(|_| failed(std::io::Error::other("it panicked")))
 }
 
-/// Starts both servers in a folder we hold.
+/// Starts the servers in a folder we hold.
 pub(crate) fn start_in(directory: Directory, options: &Options, report: &Report) -> Result<Stack, StartError> {
     let state = Arc::new(StateFile::load(&directory.state()));
     if state.get().instance.is_empty() {
@@ -89,9 +89,9 @@ pub(crate) fn start_in(directory: Directory, options: &Options, report: &Report)
     let (nats, nats_address) = nats?;
     let (postgres, postgres_address) = postgres?;
     saved?;
-    let (nats, test_accounts) = nats.map(|nats| (nats.supervisor, nats.test_accounts)).unzip();
+    let (nats, test_accounts) = nats.map(|nats| (nats.supervisors, nats.test_accounts)).unzip();
     Ok(Stack {
-        nats,
+        nats: nats.unwrap_or_default(),
         postgres: postgres.map(|postgres| postgres.supervisor),
         nats_address,
         postgres_address,
@@ -113,14 +113,15 @@ fn stop_leftovers(directory: &Directory, state: &StateFile, report: &Report) -> 
     }
     state.update(|state| {
         state.nats.process = None;
+        state.nats.peers.iter_mut().for_each(|peer| peer.process = None);
         state.postgres.process = None;
     })
 }
 
-/// Two running servers. Dropping it ends them and waits for that; [`Stack::stop`] does the same without blocking.
+/// The running servers. Dropping it ends them and waits for that; [`Stack::stop`] does the same without blocking.
 pub struct Stack {
     // Dropped in this order: first the servers, then the folder with its lock.
-    nats: Option<Supervisor>,
+    nats: Vec<Supervisor>,
     postgres: Option<Supervisor>,
     nats_address: NatsAddress,
     postgres_address: PostgresAddress,
@@ -145,7 +146,7 @@ impl Stack {
         self.directory.path()
     }
 
-    /// The folder with `nats.log` and `postgres.log`.
+    /// The folder with `nats.log` (of a cluster `nats-1.log` and so on) and `postgres.log`.
     pub fn log_dir(&self) -> PathBuf {
         self.directory.log()
     }
@@ -180,7 +181,7 @@ impl Stack {
         self.supervisor(which).map_or(0, Supervisor::restarts)
     }
 
-    /// Ends both servers in order: each is asked, given ten seconds, then killed. An ephemeral folder is removed.
+    /// Ends the servers in order: each is asked, given ten seconds, then killed. An ephemeral folder is removed.
     pub async fn stop(self) -> StopReport {
         let stopped = on_own_thread(move || self.stop_blocking()).await;
         stopped.unwrap_or_default()
@@ -188,7 +189,7 @@ impl Stack {
 
     fn stop_blocking(self) -> StopReport {
         let children = thread::scope(|scope| {
-            let ours = [&self.nats, &self.postgres].into_iter().flatten();
+            let ours = self.nats.iter().chain(&self.postgres);
             let stopping: Vec<_> = ours.map(|supervisor| scope.spawn(|| supervisor.stop())).collect();
             stopping.into_iter().filter_map(|stopping| stopping.join().ok()).collect()
         });
@@ -196,10 +197,7 @@ impl Stack {
     }
 
     fn supervisor(&self, which: Child) -> Option<&Supervisor> {
-        match which {
-            Child::Nats => self.nats.as_ref(),
-            Child::Postgres => self.postgres.as_ref(),
-        }
+        self.nats.iter().chain(&self.postgres).find(|supervisor| supervisor.which() == which)
     }
 
     pub(crate) fn test_accounts(&self) -> &[Account] {

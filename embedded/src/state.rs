@@ -30,6 +30,28 @@ pub(crate) struct NatsState {
     pub(crate) monitor_port: Option<u16>,
     /// The version that wrote the store last.
     pub(crate) version: Option<String>,
+    /// The servers of a cluster, in the order of their numbers.
+    pub(crate) peers: Vec<PeerState>,
+}
+
+impl NatsState {
+    /// The server of a cluster with this number, from 1.
+    pub(crate) fn peer(&mut self, number: u8) -> &mut PeerState {
+        let index = usize::from(number.max(1)) - 1;
+        if self.peers.len() <= index {
+            self.peers.resize_with(index + 1, PeerState::default);
+        }
+        &mut self.peers[index]
+    }
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct PeerState {
+    pub(crate) process: Option<Process>,
+    pub(crate) port: Option<u16>,
+    pub(crate) monitor_port: Option<u16>,
+    pub(crate) route_port: Option<u16>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

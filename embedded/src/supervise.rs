@@ -1,7 +1,8 @@
 //! Keeping one server alive, and ending it.
 //!
 //! A thread per server waits for the process to end. If nobody asked for that, it starts the server again, at most
-//! [`crate::Options::restarts_per_minute`] times; then it gives up and says so through [`crate::Stack::failed`].
+//! [`crate::Options::restarts_per_minute`] times; then it gives up and says so through [`crate::Stack::failed`]. One of a
+//! cluster is not given up: the others go on without it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -27,6 +28,8 @@ const RESTART_WINDOW: Duration = Duration::from_secs(60);
 const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
 /// The wait before each further one.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+/// The wait before further ones, for a server that the stack can do without.
+const LONG_BACKOFF: Duration = Duration::from_secs(5);
 /// How long a server may take to end when asked, before it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -40,6 +43,10 @@ pub(crate) trait Server: Send + Sync + 'static {
     /// The signal that makes it end in order.
     fn stop_signal(&self) -> Signal;
     fn log(&self) -> &Path;
+    /// Whether the stack goes on without it: then it is started again for as long as it takes.
+    fn may_stay_away(&self) -> bool {
+        false
+    }
     /// Writes down which process it is now.
     fn remember(&self, pid: Option<u32>);
 }
@@ -148,6 +155,10 @@ impl Supervisor {
     /// Sends a signal; false if there is no process at the moment.
     pub(crate) fn signal(&self, signal: Signal) -> bool {
         self.inner.signal(signal)
+    }
+
+    pub(crate) fn which(&self) -> Child {
+        self.inner.server.which()
     }
 
     pub(crate) fn pid(&self) -> Option<u32> {
@@ -295,7 +306,8 @@ impl Inner {
             format!("it died {} times within a minute, last with {status}", self.restarts_per_minute.saturating_add(1));
         loop {
             recent.retain(|at| at.elapsed() < RESTART_WINDOW);
-            if recent.len() >= self.restarts_per_minute {
+            let given_up = recent.len() >= self.restarts_per_minute;
+            if given_up && !self.server.may_stay_away() {
                 return Err(ChildFailure {
                     child: which,
                     reason,
@@ -303,7 +315,11 @@ impl Inner {
                     last_lines: logs::last_lines(self.server.log(), log_from),
                 });
             }
-            let backoff = BACKOFF.get(recent.len()).copied().unwrap_or(LONGEST_BACKOFF);
+            if given_up {
+                tracing::error!(server = %which, reason, "a server does not stay up; the others go on, it is tried again");
+            }
+            let usual = BACKOFF.get(recent.len()).copied().unwrap_or(LONGEST_BACKOFF);
+            let backoff = if given_up { LONG_BACKOFF } else { usual };
             recent.push_back(Instant::now());
             self.pause(backoff);
             if self.state().stopping {

@@ -3,6 +3,9 @@
 // In a test a panic is the report, and the timings are worth seeing.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "stack/cluster.rs"]
+mod cluster;
+
 use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;

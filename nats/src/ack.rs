@@ -1,9 +1,11 @@
 //! JetStream's answers to a publish, read by us: the client library maps only one of the two conflict codes.
 
-use async_nats::{Message, RequestError, RequestErrorKind, StatusCode};
+use async_nats::Message;
 use kernel::Position;
 use runtime::AppendError;
 use serde::Deserialize;
+
+use crate::patience::Unanswered;
 
 /// The guard did not hold; the answer knows the actual sequence.
 const WRONG_LAST_SEQUENCE: u64 = 10071;
@@ -55,14 +57,13 @@ pub(crate) enum Outcome {
 }
 
 /// Reads the answer to a plain publish or to a batch's last message.
-pub(crate) fn read(answer: Result<Message, RequestError>, batch: bool) -> Outcome {
+pub(crate) fn read(answer: Result<Message, Unanswered>, batch: bool) -> Outcome {
     let message = match answer {
         Ok(message) => message,
-        Err(error) => return Outcome::Failed(of_request(&error)),
+        Err(Unanswered::NotTaken(reason)) => return Outcome::Failed(AppendError::Unavailable(reason)),
+        Err(Unanswered::Unknown(reason)) => return Outcome::Failed(AppendError::Ambiguous(reason)),
+        Err(Unanswered::Impossible(reason)) => return Outcome::Failed(AppendError::Refused(reason.to_owned())),
     };
-    if message.status == Some(StatusCode::NO_RESPONDERS) {
-        return Outcome::Failed(AppendError::Unavailable("no JetStream answers".to_owned()));
-    }
     let answer: Answer = match serde_json::from_slice(&message.payload) {
         Ok(answer) => answer,
         Err(error) => return Outcome::Failed(AppendError::Ambiguous(format!("its answer is not readable: {error}"))),
@@ -91,20 +92,12 @@ fn of_api(error: &ApiError, batch: bool) -> Outcome {
         WRONG_LAST_SEQUENCE | WRONG_LAST_SEQUENCE_CONSTANT => Outcome::Failed(AppendError::Conflict),
         STORE_FAILED if error.description.contains("maximum") => Outcome::Failed(AppendError::Refused(said)),
         DUPLICATE_IN_PROCESS | STORE_FAILED => Outcome::Failed(AppendError::Ambiguous(said)),
-        code if TEMPORARY.contains(&code) || error.code == 503 => Outcome::Failed(AppendError::Unavailable(said)),
+        // 429: the leader of a stream holds back more than it likes to (three replicas).
+        code if TEMPORARY.contains(&code) || [429, 503].contains(&error.code) => {
+            Outcome::Failed(AppendError::Unavailable(said))
+        }
         _ if error.code == 500 => Outcome::Failed(AppendError::Ambiguous(said)),
         _ => Outcome::Failed(AppendError::Refused(said)),
-    }
-}
-
-fn of_request(error: &RequestError) -> AppendError {
-    match error.kind() {
-        RequestErrorKind::NoResponders => AppendError::Unavailable("no JetStream answers".to_owned()),
-        RequestErrorKind::MaxPayloadExceeded => {
-            AppendError::Refused("the commit is larger than a message may be".to_owned())
-        }
-        RequestErrorKind::InvalidSubject => AppendError::Refused("the subject is not valid".to_owned()),
-        RequestErrorKind::TimedOut | RequestErrorKind::Other => AppendError::Ambiguous(error.to_string()),
     }
 }
 
@@ -116,5 +109,52 @@ impl Outcome {
             Self::BatchTurnedDown(reason) => Err(AppendError::Ambiguous(reason)),
             Self::Failed(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(payload: &str, batch: bool) -> Outcome {
+        let message = Message {
+            subject: "_INBOX.x".into(),
+            reply: None,
+            payload: payload.to_owned().into(),
+            headers: None,
+            status: None,
+            description: None,
+            length: 0,
+        };
+        read(Ok(message), batch)
+    }
+
+    fn error(code: u64, err_code: u64) -> String {
+        format!(r#"{{"error":{{"code":{code},"err_code":{err_code},"description":"said"}}}}"#)
+    }
+
+    #[test]
+    fn whatever_a_server_says_to_a_repeat_leads_to_the_streams_tail() {
+        // One server; three servers; three servers while the first try is still in process, in its two forms.
+        let said = [error(400, 10071), r#"{"seq":7,"duplicate":true}"#.into(), error(400, 10164), error(409, 10158)];
+        for said in said {
+            let outcome = answered(&said, false).position();
+            assert!(matches!(outcome, Err(AppendError::Conflict | AppendError::Ambiguous(_))), "{said}: {outcome:?}");
+        }
+        assert!(matches!(answered(&error(400, 10201), true), Outcome::BatchTurnedDown(_)));
+    }
+
+    #[test]
+    fn a_cluster_without_a_leader_has_taken_nothing_or_does_not_say() {
+        for said in [error(503, 10008), error(503, 10076), error(429, 10167)] {
+            assert!(matches!(answered(&said, false), Outcome::Failed(AppendError::Unavailable(_))), "{said}");
+        }
+        for said in [error(500, 10009), error(503, 10077)] {
+            assert!(matches!(answered(&said, false), Outcome::Failed(AppendError::Ambiguous(_))), "{said}");
+        }
+        let lost = read(Err(Unanswered::Unknown("lost".into())), false);
+        assert!(matches!(lost, Outcome::Failed(AppendError::Ambiguous(_))));
+        let nobody = read(Err(Unanswered::NotTaken("nobody".into())), true);
+        assert!(matches!(nobody, Outcome::Failed(AppendError::Unavailable(_))));
     }
 }

@@ -1,11 +1,12 @@
 //! Atomic batch publish (NATS ADR-50), and the plain publish beside it.
 
-use async_nats::{Client, HeaderMap, PublishError, Request};
-use runtime::Append;
+use async_nats::{HeaderMap, PublishError, Request};
+use runtime::{Append, AppendError};
+use tokio::time::Instant;
 
 use crate::ack::{self, Outcome};
 use crate::connection::REQUEST_TIMEOUT;
-use crate::{headers, subjects};
+use crate::{Connection, headers, subjects};
 
 /// Most messages in one atomic batch (server limit).
 pub(crate) const MAX_BATCH: usize = 1_000;
@@ -21,23 +22,27 @@ fn headers_of(commit: &Append) -> HeaderMap {
 }
 
 /// Publishes one commit and waits for the answer.
-pub(crate) async fn publish(client: &Client, commit: &Append) -> Outcome {
-    let request =
-        Request::new().headers(headers_of(commit)).payload(commit.payload.clone()).timeout(Some(REQUEST_TIMEOUT));
-    ack::read(client.send_request(subjects::commit(&commit.stream), request).await, false)
+pub(crate) async fn publish(connection: &Connection, commit: &Append) -> Outcome {
+    let request = Request::new().headers(headers_of(commit)).payload(commit.payload.clone());
+    ack::read(connection.request(subjects::commit(&commit.stream), request, REQUEST_TIMEOUT).await, false)
 }
 
 /// Publishes commits of different streams as one atomic batch: all are written, next to each other, or none.
 /// The sequence in the answer is the last one's.
-pub(crate) async fn publish_together(client: &Client, commits: &[&Append]) -> Outcome {
-    match send(client, commits).await {
+pub(crate) async fn publish_together(connection: &Connection, commits: &[&Append]) -> Outcome {
+    match send(connection, commits).await {
         Ok(outcome) => outcome,
         // The last message of the batch was not sent, so the server will drop what it has of it.
         Err(error) => Outcome::BatchTurnedDown(error.to_string()),
     }
 }
 
-async fn send(client: &Client, commits: &[&Append]) -> Result<Outcome, PublishError> {
+async fn send(connection: &Connection, commits: &[&Append]) -> Result<Outcome, PublishError> {
+    let client = &connection.client;
+    // Without a connection its messages would wait in the client, and might be sent when a later try has been, too.
+    if !connection.is_up_by(Instant::now() + REQUEST_TIMEOUT).await {
+        return Ok(Outcome::Failed(AppendError::Unavailable("the connection to NATS is down".to_owned())));
+    }
     let batch = client.new_inbox().rsplit('.').next().unwrap_or_default().to_owned();
     let Some((last, before)) = commits.split_last() else { return Ok(Outcome::BatchTurnedDown("it is empty".into())) };
     let stamped = |commit: &Append, number: usize| {
@@ -52,6 +57,6 @@ async fn send(client: &Client, commits: &[&Append]) -> Result<Outcome, PublishEr
     }
     let mut map = stamped(last, commits.len());
     map.insert("Nats-Batch-Commit", "1");
-    let request = Request::new().headers(map).payload(last.payload.clone()).timeout(Some(REQUEST_TIMEOUT));
-    Ok(ack::read(client.send_request(subjects::commit(&last.stream), request).await, true))
+    let request = Request::new().headers(map).payload(last.payload.clone());
+    Ok(ack::read(connection.request(subjects::commit(&last.stream), request, REQUEST_TIMEOUT).await, true))
 }

@@ -2,12 +2,14 @@
 //! flush, and a lone commit does not wait for company.
 
 use std::collections::HashSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use futures::future::join_all;
 use kernel::Position;
 use runtime::{Append, AppendError, telemetry};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use crate::Connection;
 use crate::ack::Outcome;
@@ -26,9 +28,17 @@ pub(crate) struct Waiting {
     pub(crate) reply: oneshot::Sender<Result<Position, AppendError>>,
 }
 
-/// Runs until every sender is gone.
+/// A group that is not answered by then does not hold up the next one. Usually one group is on its way, because gathering
+/// is what makes them large; but what was sent to a server that is gone is waited for in vain.
+const LATE: Duration = Duration::from_millis(500);
+
+/// Late groups at once: enough for one per [`LATE`] until the first one is given up.
+const MAX_LATE: usize = 8;
+
+/// Runs until every sender is gone and every group is answered.
 pub(crate) async fn run(connection: Connection, mut inbox: mpsc::Receiver<Waiting>) {
     let mut gathered: Vec<Waiting> = Vec::new();
+    let mut late = JoinSet::new();
     while let Some(first) = inbox.recv().await {
         gathered.push(first);
         loop {
@@ -36,12 +46,21 @@ pub(crate) async fn run(connection: Connection, mut inbox: mpsc::Receiver<Waitin
             if group.is_empty() {
                 break;
             }
-            let began = Instant::now();
             metrics::histogram!(telemetry::GROUP_COMMIT_SIZE).record(group.len() as f64);
-            write(&connection, group).await;
-            metrics::histogram!(telemetry::APPEND_DURATION_SECONDS).record(began.elapsed().as_secs_f64());
+            let mut writing = write_timed(connection.clone(), group).boxed();
+            if tokio::time::timeout(LATE, &mut writing).await.is_err() {
+                late.spawn(writing);
+            }
+            while late.try_join_next().is_some() || late.len() >= MAX_LATE && late.join_next().await.is_some() {}
         }
     }
+    while late.join_next().await.is_some() {}
+}
+
+async fn write_timed(connection: Connection, group: Vec<Waiting>) {
+    let began = Instant::now();
+    write(&connection, group).await;
+    metrics::histogram!(telemetry::APPEND_DURATION_SECONDS).record(began.elapsed().as_secs_f64());
 }
 
 /// Everything that waits, up to the limits, at most one commit per stream: a batch takes one literal guard per subject.
@@ -68,10 +87,9 @@ fn take_group(gathered: &mut Vec<Waiting>, inbox: &mut mpsc::Receiver<Waiting>) 
 }
 
 async fn write(connection: &Connection, group: Vec<Waiting>) {
-    let client = &connection.client;
     if group.len() >= MIN_BATCH {
         let commits: Vec<&Append> = group.iter().map(|waiting| &waiting.commit).collect();
-        match publish_together(client, &commits).await {
+        match publish_together(connection, &commits).await {
             Outcome::Written(last) => {
                 connection.note_trouble(None);
                 // A batch is written without gaps, so the others' places follow from the last one's.
@@ -92,7 +110,7 @@ async fn write(connection: &Connection, group: Vec<Waiting>) {
             turned_down => tracing::debug!(?turned_down, "a batch was turned down; going one by one"),
         }
     }
-    let outcomes = join_all(group.iter().map(|waiting| publish(client, &waiting.commit))).await;
+    let outcomes = join_all(group.iter().map(|waiting| publish(connection, &waiting.commit))).await;
     for (waiting, outcome) in group.into_iter().zip(outcomes) {
         let result = outcome.position();
         connection.note_trouble(result.as_ref().err().and_then(trouble));

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind, Subject};
+use async_nats::connection::State;
+use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind, Subject, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use kernel::Problem;
 use serde::Serialize;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,25 +49,29 @@ impl Reply {
 }
 
 /// A request that somebody sent.
-pub struct Incoming(Message);
+pub struct Incoming {
+    message: Message,
+    /// How much of the subject's beginning says which door it is, and not what is asked.
+    skip: usize,
+}
 
 impl Incoming {
     /// The subject it was sent to.
     #[must_use]
     pub fn subject(&self) -> &str {
-        &self.0.subject
+        self.message.subject.get(self.skip..).unwrap_or_default()
     }
 
     /// Its body.
     #[must_use]
     pub fn payload(&self) -> &Bytes {
-        &self.0.payload
+        &self.message.payload
     }
 
     /// A header's value.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.0.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
+        self.message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
     }
 }
 
@@ -72,6 +79,10 @@ impl Incoming {
 pub type Handle = Arc<dyn Fn(Incoming) -> BoxFuture<'static, Reply> + Send + Sync>;
 
 /// Serves a subject until `stop`, and then until what was taken is answered. Several instances share the messages.
+///
+/// In a cluster it listens on every server, for `door.<server name>.<subject>` as well: the servers are configured to map
+/// their callers' requests to that (`nats/cluster/README.md`), so that these are heard and answered on the server they
+/// came in on. A server that dies or stands still is then nobody's but its own callers' concern.
 ///
 /// # Errors
 /// When the subscription could not be made.
@@ -81,52 +92,123 @@ pub async fn serve(
     handle: Handle,
     stop: CancellationToken,
 ) -> Result<tokio::task::JoinHandle<()>, async_nats::SubscribeError> {
-    let client = connection.client().clone();
-    let mut messages = client.queue_subscribe(subject, "airstream".to_owned()).await?;
-    // The server has seen the subscription once it answers this.
-    if let Err(error) = client.flush().await {
-        tracing::warn!(%error, subject, "the server has not confirmed a subscription yet");
+    let clients = connection.doors().await;
+    let mut listening = JoinSet::new();
+    let mut open = Vec::new();
+    for client in clients {
+        let ways = Ways { own: client.clone(), other: connection.client().clone() };
+        let door = Door { ways, handle: Arc::clone(&handle), stop: stop.clone(), skip: 0 };
+        if clients.len() > 1 {
+            let (opened, wait) = oneshot::channel();
+            open.push(wait);
+            listening.spawn(door.clone().listen_locally(subject, opened));
+        }
+        let messages = subscribe(client, subject.to_owned()).await?;
+        listening.spawn(door.listen(messages));
     }
-    Ok(tokio::spawn(async move {
+    // A server that is away now gets its door when it is back.
+    let _ = tokio::time::timeout(CONFIRM, futures::future::join_all(open)).await;
+    Ok(tokio::spawn(async move { while listening.join_next().await.is_some() {} }))
+}
+
+/// How long a server may take to confirm a subscription.
+const CONFIRM: Duration = Duration::from_secs(2);
+
+async fn subscribe(client: &Client, subject: String) -> Result<Subscriber, async_nats::SubscribeError> {
+    let messages = client.queue_subscribe(subject.clone(), "airstream".to_owned()).await?;
+    // The server has seen the subscription once it answers this.
+    let confirmed = tokio::time::timeout(CONFIRM, client.flush()).await;
+    if !matches!(confirmed, Ok(Ok(()))) {
+        tracing::warn!(subject, "a server has not confirmed a subscription yet");
+    }
+    Ok(messages)
+}
+
+/// Where answers go out.
+#[derive(Clone)]
+struct Ways {
+    /// The connection that the request came in on: its server knows the caller, or the way there.
+    own: Client,
+    /// For when that one is lost meanwhile.
+    other: Client,
+}
+
+impl Ways {
+    fn best(&self) -> &Client {
+        if self.own.connection_state() == State::Connected { &self.own } else { &self.other }
+    }
+}
+
+/// One subject on one connection.
+#[derive(Clone)]
+struct Door {
+    ways: Ways,
+    handle: Handle,
+    stop: CancellationToken,
+    skip: usize,
+}
+
+impl Door {
+    /// Listens for what this connection's server maps to itself. Its name is known once it is there.
+    async fn listen_locally(mut self, subject: &'static str, opened: oneshot::Sender<()>) {
+        let mut look = tokio::time::interval(Duration::from_millis(50));
+        while self.ways.own.connection_state() != State::Connected {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                _ = look.tick() => {}
+            }
+        }
+        let prefix = format!("door.{}.", self.ways.own.server_info().server_name);
+        self.skip = prefix.len();
+        match subscribe(&self.ways.own, format!("{prefix}{subject}")).await {
+            Ok(messages) => {
+                let _ = opened.send(());
+                self.listen(messages).await;
+            }
+            Err(error) => tracing::warn!(%error, prefix, "no door can be opened on one of the NATS servers"),
+        }
+    }
+
+    async fn listen(self, mut messages: Subscriber) {
         let tasks = TaskTracker::new();
         loop {
             tokio::select! {
-                () = stop.cancelled() => {
+                () = self.stop.cancelled() => {
                     // Others take over; what the server has handed to us already is still ours.
                     if let Err(error) = messages.drain().await {
-                        tracing::debug!(%error, subject, "could not drain");
+                        tracing::debug!(%error, "could not drain");
                     }
-                    let rest = async { while let Some(message) = messages.next().await { begin(&tasks, &client, &handle, message); } };
+                    let rest = async { while let Some(message) = messages.next().await { self.begin(&tasks, message); } };
                     let _ = tokio::time::timeout(Duration::from_secs(2), rest).await;
                     break;
                 }
                 message = messages.next() => match message {
-                    Some(message) => begin(&tasks, &client, &handle, message),
+                    Some(message) => self.begin(&tasks, message),
                     None => break,
                 },
             }
         }
         tasks.close();
         tasks.wait().await;
-        let _ = client.flush().await;
-    }))
-}
+        let _ = tokio::time::timeout(CONFIRM, self.ways.best().flush()).await;
+    }
 
-fn begin(tasks: &TaskTracker, client: &Client, handle: &Handle, message: Message) {
-    let (client, handle) = (client.clone(), Arc::clone(handle));
-    tasks.spawn(async move {
-        // The server checks where a caller may publish, not where it wants its answer. Ours would be published with our
-        // rights, so it goes to inboxes only: anywhere else a caller could have us write into the log.
-        let to = message.reply.clone().filter(|to| to.starts_with("_INBOX."));
-        if to.is_none() && message.reply.is_some() {
-            tracing::warn!(subject = %message.subject, "a request wants its answer outside the inboxes; it gets none");
-            return;
-        }
-        let reply = handle(Incoming(message)).await;
-        if let Some(to) = to {
-            send(&client, to, reply).await;
-        }
-    });
+    fn begin(&self, tasks: &TaskTracker, message: Message) {
+        let (ways, handle, skip) = (self.ways.clone(), Arc::clone(&self.handle), self.skip);
+        tasks.spawn(async move {
+            // The server checks where a caller may publish, not where it wants its answer. Ours would be published with
+            // our rights, so it goes to inboxes only: anywhere else a caller could have us write into the log.
+            let to = message.reply.clone().filter(|to| to.starts_with("_INBOX."));
+            if to.is_none() && message.reply.is_some() {
+                tracing::warn!(subject = %message.subject, "a request wants its answer outside the inboxes; it gets none");
+                return;
+            }
+            let reply = handle(Incoming { message, skip }).await;
+            if let Some(to) = to {
+                send(ways.best(), to, reply).await;
+            }
+        });
+    }
 }
 
 async fn send(client: &Client, to: Subject, reply: Reply) {

@@ -10,6 +10,7 @@ mod connection;
 mod door;
 mod durability;
 mod log;
+mod patience;
 mod peers;
 mod queue;
 mod read;

@@ -1,11 +1,14 @@
 //! The log on JetStream.
 
+use async_nats::jetstream::context::GetStreamError;
+use async_nats::jetstream::stream::Info;
 use async_trait::async_trait;
 use kernel::{Position, StreamName};
 use runtime::{Append, AppendError, Filter, Freshness, Log, LogError, Page, Reader, Recorded};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::committer::{self, Waiting};
+use crate::patience::ONE_READ;
 use crate::{Connection, read, topology};
 
 /// The log as the stream `EVENTS`.
@@ -25,6 +28,14 @@ impl JetStreamLog {
         let (committer, inbox) = mpsc::channel(Self::QUEUE);
         tokio::spawn(committer::run(connection.clone(), inbox));
         Self { connection, committer }
+    }
+
+    async fn info(&self, attempt: &'static str) -> Result<Info, LogError> {
+        let ask = || async {
+            let stream = self.connection.context.get_stream(topology::EVENTS).await?;
+            Ok::<_, GetStreamError>(stream.cached_info().clone())
+        };
+        self.connection.read(attempt, ONE_READ, ask).await
     }
 }
 
@@ -63,17 +74,12 @@ impl Log for JetStreamLog {
 
     async fn identity(&self) -> Result<String, LogError> {
         // The server keeps it over restarts and gives a new one to a stream that is made anew or restored.
-        let failed = |reason: String| LogError { attempt: "ask which log this is", reason };
-        let stream = self.connection.context.get_stream(topology::EVENTS).await;
-        let stream = stream.map_err(|error| failed(error.to_string()))?;
-        Ok(format!("log_{:x}", stream.cached_info().created.timestamp_micros()))
+        let info = self.info("ask which log this is").await?;
+        Ok(format!("log_{:x}", info.created.timestamp_micros()))
     }
 
     async fn head(&self) -> Result<Position, LogError> {
-        let failed = |reason: String| LogError { attempt: "ask for the log's head", reason };
-        let stream =
-            self.connection.context.get_stream(topology::EVENTS).await.map_err(|error| failed(error.to_string()))?;
-        let info = stream.cached_info();
+        let info = self.info("ask for the log's head").await?;
         Ok(Position::at(info.state.last_sequence))
     }
 }

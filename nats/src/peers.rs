@@ -95,8 +95,8 @@ impl forward::Peers for Peers {
         let meta = serde_json::to_string(&Meta::of(request)).map_err(|error| unreachable(error.to_string()))?;
         let mut map = HeaderMap::new();
         map.insert(META, meta);
-        let ask = async_nats::Request::new().headers(map).payload(request.body.clone()).timeout(Some(PATIENCE));
-        let answer = self.connection.client.send_request(subject(instance), ask).await;
+        let ask = async_nats::Request::new().headers(map).payload(request.body.clone());
+        let answer = self.connection.request(subject(instance), ask, PATIENCE).await;
         let message = answer.map_err(|error| unreachable(error.to_string()))?;
         let header = |name: &str| message.headers.as_ref().and_then(|map| map.get(name));
         let accepted = header(headers::STATUS).is_some_and(|status| status.as_str() == "200");

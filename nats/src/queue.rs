@@ -10,10 +10,15 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use kernel::Timestamp;
+use tokio::time::Instant;
 
 use crate::Connection;
 use crate::ack::{self, Outcome};
 use crate::connection::REQUEST_TIMEOUT;
+use crate::patience::PATIENCE;
+
+/// How long one request may wait for a message. The server that holds it may go away meanwhile, and does not say so.
+const ONE_PULL: Duration = Duration::from_secs(5);
 
 /// A queue operation that failed; it can be tried again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -113,8 +118,8 @@ impl WorkQueue {
     pub async fn put(&self, subject: String, id: &str, payload: Bytes) -> Result<(), QueueError> {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", id);
-        let request = Request::new().headers(headers).payload(payload).timeout(Some(REQUEST_TIMEOUT));
-        match ack::read(self.connection.client.send_request(subject, request).await, false) {
+        let request = Request::new().headers(headers).payload(payload);
+        match ack::read(self.connection.request(subject, request, REQUEST_TIMEOUT).await, false) {
             Outcome::Written(_) | Outcome::Seen => Ok(()),
             Outcome::Failed(error) => Err(failed("put a message into the queue", error)),
             Outcome::BatchTurnedDown(reason) => Err(failed("put a message into the queue", reason)),
@@ -187,11 +192,25 @@ impl WorkQueue {
     /// The next message under a subject, waiting up to `wait` for one. Readers of the same subject share its messages.
     ///
     /// # Errors
-    /// When the queue could not be asked.
+    /// When the queue could not be asked, also not after the time in which a cluster elects new leaders.
     pub async fn next(&self, name: &str, subject: &str, wait: Duration) -> Result<Option<Delivery>, QueueError> {
+        let (until, patient_until) = (Instant::now() + wait, Instant::now() + PATIENCE);
+        loop {
+            let wait = until.saturating_duration_since(Instant::now()).clamp(Duration::from_millis(1), ONE_PULL);
+            match self.pull(name, subject, wait).await {
+                Ok(None) if Instant::now() < until => {}
+                Err(error) if Instant::now() < patient_until => {
+                    tracing::debug!(%error, "trying again");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn pull(&self, name: &str, subject: &str, wait: Duration) -> Result<Option<Delivery>, QueueError> {
         const ATTEMPT: &str = "take a message from the queue";
-        let stream =
-            self.connection.context.get_stream_no_info(self.stream).await.map_err(|error| failed(ATTEMPT, error))?;
+        let lost = self.connection.lost();
         let config = pull::Config {
             durable_name: Some(name.to_owned()),
             ack_policy: AckPolicy::Explicit,
@@ -203,13 +222,20 @@ impl WorkQueue {
             inactive_threshold: Duration::from_secs(3_600),
             ..pull::Config::default()
         };
-        let consumer = stream.get_or_create_consumer(name, config).await.map_err(|error| failed(ATTEMPT, error))?;
-        let mut batch =
-            consumer.batch().max_messages(1).expires(wait).messages().await.map_err(|error| failed(ATTEMPT, error))?;
-        match batch.next().await {
-            None => Ok(None),
-            Some(Ok(message)) => Ok(Some(Delivery(message))),
-            Some(Err(error)) => Err(failed(ATTEMPT, error)),
+        let pulled = async {
+            let stream = self.connection.context.get_stream_no_info(self.stream).await;
+            let stream = stream.map_err(|error| failed(ATTEMPT, error))?;
+            let consumer = stream.get_or_create_consumer(name, config).await.map_err(|error| failed(ATTEMPT, error))?;
+            let batch = consumer.batch().max_messages(1).expires(wait).messages().await;
+            match batch.map_err(|error| failed(ATTEMPT, error))?.next().await {
+                None => Ok(None),
+                Some(Ok(message)) => Ok(Some(Delivery(message))),
+                Some(Err(error)) => Err(failed(ATTEMPT, error)),
+            }
+        };
+        tokio::select! {
+            pulled = pulled => pulled,
+            () = lost => Err(failed(ATTEMPT, "the connection to NATS was lost")),
         }
     }
 }

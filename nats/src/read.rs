@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
-use async_nats::jetstream::stream::RawMessageErrorKind;
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::{RawMessageError, RawMessageErrorKind};
 use async_nats::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -11,7 +12,8 @@ use kernel::{Position, StreamName, Timestamp};
 use runtime::{Filter, LogError, Page, Reader, Recorded};
 use serde_json::json;
 
-use crate::connection::{Connection, REQUEST_TIMEOUT};
+use crate::connection::Connection;
+use crate::patience::ONE_READ;
 use crate::subjects;
 
 /// Commits asked for at once when a stream is loaded.
@@ -40,13 +42,22 @@ fn recorded(subject: &str, sequence: u64, at: Timestamp, payload: Bytes, guarded
     }
 }
 
-/// A page of one stream from any replica: one request, many answers (NATS ADR-31).
+/// A page of one stream from any replica.
 pub(crate) async fn page(
     connection: &Connection,
     log: &str,
     stream: &StreamName,
     after: Position,
 ) -> Result<Page, LogError> {
+    let ask = || page_once(connection, log, stream, after);
+    connection.read("read a stream", ONE_PAGE, ask).await
+}
+
+/// How long one try of a page may take; it may have many megabytes.
+const ONE_PAGE: Duration = Duration::from_secs(5);
+
+/// One request, many answers (NATS ADR-31).
+async fn page_once(connection: &Connection, log: &str, stream: &StreamName, after: Position) -> Result<Page, LogError> {
     const ATTEMPT: &str = "read a stream";
     let client = &connection.client;
     let inbox = client.new_inbox();
@@ -56,7 +67,7 @@ pub(crate) async fn page(
     client.publish_with_reply(subject, inbox, ask.to_string().into()).await.map_err(|error| failed(ATTEMPT, error))?;
     let mut page = Page::default();
     loop {
-        let answer = tokio::time::timeout(REQUEST_TIMEOUT, answers.next()).await;
+        let answer = tokio::time::timeout(ONE_READ, answers.next()).await;
         let message = match answer {
             Ok(Some(message)) => message,
             Ok(None) => return Err(failed(ATTEMPT, "the connection closed")),
@@ -93,27 +104,21 @@ pub(crate) async fn tail(
     stream: &StreamName,
     after: Position,
 ) -> Result<Page, LogError> {
+    const ATTEMPT: &str = "read a stream's tail";
     let stream_subject = subjects::commit(stream);
-    let handle =
-        connection.context.get_stream_no_info(log).await.map_err(|error| failed("read a stream's tail", error))?;
+    let handle = connection.context.get_stream_no_info(log).await.map_err(|error| failed(ATTEMPT, error))?;
     let mut page = Page::default();
     let mut next = after.next().sequence();
     while page.commits.len() < PAGE {
-        match handle.raw_message_builder().sequence(next).next_by_subject(&stream_subject).send().await {
-            Ok(message) => {
+        let ask = || async {
+            found(handle.raw_message_builder().sequence(next).next_by_subject(&stream_subject).send().await)
+        };
+        match connection.read(ATTEMPT, ONE_READ, ask).await? {
+            Some(message) => {
                 next = message.sequence + 1;
-                let guarded = message.headers.get(GUARD).is_some();
-                page.commits.push(recorded(
-                    &message.subject,
-                    message.sequence,
-                    message.time,
-                    message.payload,
-                    guarded,
-                    0,
-                ));
+                page.commits.push(of_raw(message));
             }
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(page),
-            Err(error) => return Err(failed("read a stream's tail", error)),
+            None => return Ok(page),
         }
     }
     page.more = true;
@@ -127,15 +132,26 @@ pub(crate) async fn at(connection: &Connection, log: &str, position: Position) -
         return Ok(None);
     }
     let handle = connection.context.get_stream_no_info(log).await.map_err(|error| failed(ATTEMPT, error))?;
-    match handle.get_raw_message(position.sequence()).await {
-        Ok(message) => {
-            let guarded = message.headers.get(GUARD).is_some();
-            Ok(Some(recorded(&message.subject, message.sequence, message.time, message.payload, guarded, 0)))
-        }
+    let ask = || async { found(handle.get_raw_message(position.sequence()).await) };
+    Ok(connection.read(ATTEMPT, ONE_READ, ask).await?.map(of_raw))
+}
+
+/// That there is no such message is an answer.
+fn found(answer: Result<StreamMessage, RawMessageError>) -> Result<Option<StreamMessage>, RawMessageError> {
+    match answer {
+        Ok(message) => Ok(Some(message)),
         Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-        Err(error) => Err(failed(ATTEMPT, error)),
+        Err(error) => Err(error),
     }
 }
+
+fn of_raw(message: StreamMessage) -> Recorded {
+    let guarded = message.headers.get(GUARD).is_some();
+    recorded(&message.subject, message.sequence, message.time, message.payload, guarded, 0)
+}
+
+/// How long the making of a consumer may take: it is an agreement of several servers.
+const ONE_CONSUMER: Duration = Duration::from_secs(3);
 
 /// Everything after a position, in order, for ever. No acknowledgements: the reader's own checkpoint is the truth, and
 /// a hole in the consumer's sequence means that something was lost on the way, so the read ends and begins again.
@@ -155,8 +171,8 @@ pub(crate) async fn follow(
         num_replicas: 1,
         ..pull::Config::default()
     };
-    let consumer =
-        connection.context.create_consumer_on_stream(config, log).await.map_err(|error| failed(ATTEMPT, error))?;
+    let make = || connection.context.create_consumer_on_stream(config.clone(), log);
+    let consumer = connection.make(ATTEMPT, ONE_CONSUMER, make).await?;
     let waiting = consumer.cached_info().num_pending;
     let messages = consumer
         .stream()

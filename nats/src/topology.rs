@@ -9,6 +9,9 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Stor
 
 use crate::Connection;
 
+/// How long the making of a stream may take.
+const ONE_STREAM: Duration = Duration::from_secs(5);
+
 /// The log.
 pub const EVENTS: &str = "EVENTS";
 /// Queued commands.
@@ -126,9 +129,10 @@ pub async fn ensure(connection: &Connection, replicas: usize) -> Result<Vec<Drif
     let mut drift = Vec::new();
     for wanted in streams(replicas) {
         let stream = static_name(&wanted.name);
-        let failed = |reason: String| TopologyError::Failed { stream, reason };
-        let found =
-            connection.context.get_or_create_stream(wanted.clone()).await.map_err(|error| failed(error.to_string()))?;
+        // A cluster that has just come together takes a moment to find places for three copies.
+        let make = || connection.context.get_or_create_stream(wanted.clone());
+        let found = connection.make("prepare a stream", ONE_STREAM, make).await;
+        let found = found.map_err(|error| TopologyError::Failed { stream, reason: error.reason })?;
         drift.extend(compare(stream, &wanted, &found.cached_info().config));
     }
     let (broken, notable): (Vec<_>, Vec<_>) = drift.into_iter().partition(|drift| drift.severity == Severity::Unsafe);

@@ -286,17 +286,20 @@ impl Executor {
     /// 503 when the log cannot be read now, 500 when the stream's history cannot be decoded.
     pub async fn inspect<D: Decider>(&self, stream: &StreamName) -> Result<Inspected<D::State>, Problem> {
         let (reply, answer) = oneshot::channel();
-        self.hand_over(Job { stream: stream.clone(), ask: Ask::Inspect { reply } })?;
+        self.hand_over(stream.clone(), Ask::Inspect { reply })?;
         let found: Inspected<BoxState> = self.answered(answer).await?;
         let state =
             found.state.downcast::<D::State>().map_err(|_| defect("the category belongs to another decider"))?;
         Ok(Inspected { state: *state, version: found.version, position: found.position })
     }
 
-    fn hand_over(&self, job: Job) -> Result<(), Problem> {
-        let Some(entrance) = self.0.shards.get(job.stream.shard()) else {
+    fn hand_over(&self, stream: StreamName, ask: Ask) -> Result<(), Problem> {
+        let Some(entrance) = self.0.shards.get(stream.shard()) else {
             return Err(Problem::unavailable("This instance is shutting down; ask again.", 500));
         };
+        // The writer knows better than we do why it took too long, so it is to answer first.
+        let deadline = self.0.environment.options.deadline;
+        let job = Job { stream, ask, until: tokio::time::Instant::now() + deadline - deadline / 50 };
         let queue = match job.ask {
             Ask::Execute { .. } => entrance.commands,
             Ask::Inspect { .. } => entrance.inspections,
@@ -336,7 +339,7 @@ impl Commands for Executor {
             let (reply, answer) = oneshot::channel();
             let stream = request.stream.clone();
             let ask = Ask::Execute { request: Box::new(request), taken_at: clock::now(), reply };
-            match self.hand_over(Job { stream, ask }) {
+            match self.hand_over(stream, ask) {
                 Ok(()) => self.answered(answer).await,
                 Err(problem) => Err(problem),
             }

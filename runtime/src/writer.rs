@@ -16,6 +16,7 @@ use kernel::{
 };
 use lru::LruCache;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::execute::{Environment, ExecutorRef, defect, outcome_unknown};
 use crate::folded::{BoxState, Folded};
@@ -27,6 +28,8 @@ use crate::{Answer, Append, AppendError, Freshness, Inspected, LogError, Lookup,
 pub(crate) struct Job {
     pub(crate) stream: StreamName,
     pub(crate) ask: Ask,
+    /// Just before the caller is told that it took too long: until then, what fails for now is tried again.
+    pub(crate) until: Instant,
 }
 
 pub(crate) enum Ask {
@@ -110,7 +113,8 @@ impl Shard {
 
     fn begin(&mut self, job: Job, folded: Option<Folded>) {
         let stream = job.stream.clone();
-        let work = Work { environment: Arc::clone(&self.environment), executor: self.executor.clone(), stream };
+        let (environment, executor) = (Arc::clone(&self.environment), self.executor.clone());
+        let work = Work { environment, executor, stream, until: job.until };
         let done = job.stream.clone();
         // A panic in a decider is a defect of that decider: its caller hears of it, the shard goes on.
         let guarded = AssertUnwindSafe(async move { work.perform(job.ask, folded).await }).catch_unwind();
@@ -148,6 +152,7 @@ struct Work {
     environment: Arc<Environment>,
     executor: ExecutorRef,
     stream: StreamName,
+    until: Instant,
 }
 
 /// A result, and the folded stream if it can still be trusted.
@@ -155,15 +160,24 @@ type Outcome<T> = (Result<T, Problem>, Option<Folded>);
 
 impl Work {
     async fn perform(&self, ask: Ask, folded: Option<Folded>) -> Option<Folded> {
+        // Behind a log that is away, jobs wait longer than their callers do. What nobody waits for is not begun.
+        if Instant::now() >= self.until {
+            let problem = || Problem::unavailable("The command waited too long and was not begun.", 1_000);
+            match ask {
+                Ask::Execute { reply, .. } => drop(reply.send(Err(problem()))),
+                Ask::Inspect { reply } => drop(reply.send(Err(problem()))),
+            }
+            return folded;
+        }
         let mut folded = match ask {
             Ask::Execute { request, taken_at, reply } => {
-                let (result, folded) = self.execute(*request, taken_at, folded).await;
+                let (result, folded) = self.in_time(self.execute(*request, taken_at, folded)).await;
                 // The caller may have given up waiting; the outcome stands all the same.
                 let _ = reply.send(result);
                 folded
             }
             Ask::Inspect { reply } => {
-                let (result, folded) = self.inspect(folded).await;
+                let (result, folded) = self.in_time(self.inspect(folded)).await;
                 let _ = reply.send(result);
                 folded
             }
@@ -173,6 +187,12 @@ impl Work {
             self.environment.keep_snapshot(&self.stream, folded);
         }
         folded
+    }
+
+    /// Ends what takes too long, so that the stream is free for those whose callers still wait.
+    async fn in_time<T>(&self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+        let ended = tokio::time::timeout_at(self.until, work).await;
+        ended.unwrap_or_else(|_| (Err(outcome_unknown("the log did not answer in time")), None))
     }
 
     async fn inspect(&self, folded: Option<Folded>) -> Outcome<Inspected<BoxState>> {
@@ -266,8 +286,10 @@ impl Work {
         let mut fresh = false;
         // Whether an append of ours may yet arrive: then nothing may be said to be unwritten.
         let mut unsure = false;
-        let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(500));
-        for _ in 0..=self.environment.options.conflict_retries {
+        // Lost races are counted. A log without an answer is asked until the time is up: it may be electing a leader.
+        let mut conflicts = 0;
+        let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(250));
+        while conflicts <= self.environment.options.conflict_retries {
             let decision = check_version(&request, &folded).and_then(|()| decider.decide(&folded.state, &prepared));
             let nothing_to_write = decision.as_ref().map_or(true, |decision| decision.events.is_empty());
             if nothing_to_write && !fresh {
@@ -310,14 +332,13 @@ impl Work {
                     return (Ok(answer), Some(folded));
                 }
                 Err(error @ (AppendError::Conflict | AppendError::Ambiguous(_))) => {
-                    let metric = match &error {
-                        AppendError::Conflict => telemetry::APPEND_CONFLICTS_TOTAL,
-                        _ => telemetry::APPEND_AMBIGUOUS_TOTAL,
-                    };
-                    metrics::counter!(metric).increment(1);
                     if matches!(error, AppendError::Ambiguous(_)) {
+                        metrics::counter!(telemetry::APPEND_AMBIGUOUS_TOTAL).increment(1);
                         unsure = true;
                         backoff.wait().await;
+                    } else {
+                        metrics::counter!(telemetry::APPEND_CONFLICTS_TOTAL).increment(1);
+                        conflicts += 1;
                     }
                     tracing::debug!(stream = %self.stream, %error, "reading the tail before deciding again");
                     folded = match self.catch_up(&*decider, Some(folded), Freshness::Leader).await {
@@ -339,7 +360,14 @@ impl Work {
                         Err(problem) => return (Err(problem), Some(folded)),
                     }
                 }
-                Err(error) => return (Err(not_appended(&self.stream, &error, unsure)), Some(folded)),
+                Err(error) => {
+                    let pause = backoff.next_delay();
+                    let for_now = matches!(error, AppendError::Unavailable(_));
+                    if !for_now || Instant::now() + pause >= self.until {
+                        return (Err(not_appended(&self.stream, &error, unsure)), Some(folded));
+                    }
+                    tokio::time::sleep(pause).await;
+                }
             }
         }
         if unsure {

@@ -5,6 +5,7 @@
 
 mod bus;
 mod cli;
+mod cluster;
 mod examples;
 mod http;
 mod instances;

@@ -9,7 +9,7 @@ use serde_json::Value;
 /// A running (or stopped) stack. Dropping it stops it.
 pub(crate) struct Stack {
     folder: tempfile::TempDir,
-    flags: Vec<&'static str>,
+    pub(crate) flags: Vec<&'static str>,
 }
 
 /// What a program said and how it ended.
@@ -102,7 +102,8 @@ impl Stack {
         let status = self.status();
         let text = |key: &str| status["nats"][key].as_str().unwrap().to_owned();
         let options = async_nats::ConnectOptions::with_user_and_password(text("user"), text("password"));
-        options.connect(text("url")).await.unwrap()
+        let url = text("url");
+        options.connect(url.split(',').collect::<Vec<_>>().as_slice()).await.unwrap()
     }
 
     pub(crate) fn http(&self) -> Http {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests report by panicking")]
 
 mod bad_input;
+mod cluster;
+mod door;
 mod durability;
 mod parking;
 mod poison;

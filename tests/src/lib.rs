@@ -1,4 +1,4 @@
-//! Real servers for tests: one pair per test process, an account of its own on NATS and a database of its own on
+//! Real servers for tests: one pair per test process (and one cluster, for the tests that need it), an account of its own on NATS and a database of its own on
 //! Postgres per test. Nothing is mocked and nothing has to be installed by hand.
 
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nats::{Connection, Credentials};
 use projections::{Database, migrate};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A migrated database that every test's own is a copy of. Named after the migrations, so that a changed one makes a
 /// new template.
@@ -24,6 +24,17 @@ pub struct Servers {
     pub database: Database,
     /// Where, for further connections.
     pub postgres_url: String,
+    /// In a cluster: the right to be there while nobody kills its servers, or the right to kill them.
+    _turn: Option<Turn>,
+}
+
+/// Tests of the cluster share it until one wants it for itself, to kill its servers.
+static TURNS: RwLock<()> = RwLock::const_new(());
+
+#[allow(dead_code, reason = "held, not read")]
+enum Turn {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
 }
 
 impl Servers {
@@ -32,13 +43,34 @@ impl Servers {
     /// # Errors
     /// When a server cannot be had: the test fails then, it is not skipped.
     pub async fn fresh() -> anyhow::Result<Self> {
-        let shared = embedded::shared(embedded::SharedOptions::new(env!("CARGO_MANIFEST_DIR"))).await?;
-        let account = shared.account()?;
+        let shared = embedded::shared(options()).await?;
+        Self::with_account(shared.account()?, None).await
+    }
+
+    /// As [`Servers::fresh`], in a cluster of three NATS servers that other tests use as well.
+    ///
+    /// # Errors
+    /// As [`Servers::fresh`].
+    pub async fn in_cluster() -> anyhow::Result<Self> {
+        let turn = Turn::Shared(TURNS.read().await);
+        Self::with_account(cluster().await?.account()?, Some(turn)).await
+    }
+
+    /// As [`Servers::in_cluster`], with nobody else there.
+    ///
+    /// # Errors
+    /// As [`Servers::fresh`].
+    pub async fn alone_in_cluster() -> anyhow::Result<Self> {
+        let turn = Turn::Alone(TURNS.write().await);
+        Self::with_account(cluster().await?.account()?, Some(turn)).await
+    }
+
+    async fn with_account(account: embedded::TestAccount, turn: Option<Turn>) -> anyhow::Result<Self> {
         let credentials = Credentials { user: account.user, password: account.password };
         let nats = Connection::open(&account.url, &credentials, "test").await?;
-        let postgres_url = fresh_database(shared).await?;
+        let postgres_url = fresh_database(embedded::shared(options()).await?).await?;
         let database = Database::open(&postgres_url, 8).await?;
-        Ok(Self { nats, nats_url: account.url, credentials, database, postgres_url })
+        Ok(Self { nats, nats_url: account.url, credentials, database, postgres_url, _turn: turn })
     }
 
     /// As [`Servers::fresh`], with the streams created.
@@ -50,6 +82,20 @@ impl Servers {
         nats::topology::ensure(&servers.nats, 1).await?;
         Ok(servers)
     }
+}
+
+/// The three servers of this process, for those who kill them.
+///
+/// # Errors
+/// When they cannot be had.
+pub async fn cluster() -> anyhow::Result<&'static embedded::Shared> {
+    let doors = vec!["cmd.>".to_owned()];
+    let options = embedded::SharedOptions { accounts: 16, nats_doors: doors, ..options() };
+    Ok(embedded::shared_cluster(options).await?)
+}
+
+fn options() -> embedded::SharedOptions {
+    embedded::SharedOptions::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 async fn fresh_database(shared: &embedded::Shared) -> anyhow::Result<String> {

@@ -1,4 +1,4 @@
-//! `airstream logs`: the last lines of three files, and what is added to them.
+//! `airstream logs`: the last lines of the servers' files and ours, and what is added to them.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -19,7 +19,7 @@ const TAIL_BYTES: u64 = 4 * 1024 * 1024;
 /// The flags of `logs`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_long_help = "Examples:\n  \
-    airstream logs            the last lines of all three\n  \
+    airstream logs            the last lines of all\n  \
     airstream logs nats -f    follow one\n  \
     airstream logs airstream -n 500")]
 pub(crate) struct Arguments {
@@ -42,11 +42,16 @@ enum Whose {
 }
 
 impl Whose {
-    fn name(self) -> &'static str {
+    /// The files' names; a cluster has one per server, and a folder is either's.
+    fn names(self, folder: &Path) -> Vec<&'static str> {
         match self {
-            Whose::Airstream => "airstream",
-            Whose::Nats => "nats",
-            Whose::Postgres => "postgres",
+            Whose::Airstream => vec!["airstream"],
+            Whose::Nats => {
+                let peers = ["nats-1", "nats-2", "nats-3"].into_iter();
+                let found: Vec<_> = peers.filter(|name| folder.join(format!("{name}.log")).exists()).collect();
+                if found.is_empty() { vec!["nats"] } else { found }
+            }
+            Whose::Postgres => vec!["postgres"],
         }
     }
 }
@@ -54,10 +59,11 @@ impl Whose {
 pub(crate) async fn run(context: &Context<'_>, arguments: &Arguments) -> Outcome {
     let folder = paths::log_dir(&context.data_dir()?);
     let wanted = arguments.whose.map_or_else(|| vec![Whose::Airstream, Whose::Nats, Whose::Postgres], |one| vec![one]);
-    let prefixed = wanted.len() > 1;
+    let names: Vec<&str> = wanted.into_iter().flat_map(|whose| whose.names(&folder)).collect();
+    let prefixed = names.len() > 1;
     let mut followed = Vec::new();
-    for whose in wanted {
-        let mut log = Followed::new(whose.name(), &folder);
+    for name in names {
+        let mut log = Followed::new(name, &folder);
         let lines = log.last(arguments.lines).map_err(|error| unreadable(&log.path, &error))?;
         print(context, log.name, prefixed, lines.as_deref().unwrap_or_default())?;
         followed.push((log, lines.is_some()));

@@ -49,6 +49,7 @@ pub(crate) fn document(running: &Running, ready: Option<bool>) -> Value {
     json!({
         "http": running.http,
         "nats": running.nats,
+        "nats_servers": running.nats_servers,
         "postgres": running.postgres,
         "tenant": running.tenant,
         "principal": running.principal,

@@ -79,8 +79,11 @@ impl Banner {
             }
             Progress::Initialising { what } => self.busy(*what, Some(format!("creating the cluster of {what}"))),
             Progress::Starting { what } => self.busy(*what, Some(format!("starting {what}"))),
-            Progress::Ready { what, took, .. } => {
+            Progress::Ready { what, address, took } => {
                 self.busy(*what, None);
+                if let Child::NatsPeer(_) = what {
+                    self.tick(&what.to_string(), &format!("{address} is one of the cluster"));
+                }
                 if console.verbose() > 0 {
                     self.tick(&what.to_string(), &format!("answers after {} ms", took.as_millis()));
                 }

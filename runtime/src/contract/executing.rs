@@ -76,6 +76,7 @@ pub async fn suite_with_snapshots(log: Arc<dyn Log>, index: Arc<dyn CommitIndex>
 
 async fn run(world: World) {
     the_same_id_gives_the_same_answer_for_ever(&world).await;
+    the_same_id_at_once_from_two_writers_is_one_commit(&world).await;
     an_id_used_for_something_else_is_refused(&world).await;
     an_id_is_remembered_beyond_the_recent_commits(&world).await;
     refusals_say_why(&world).await;
@@ -100,6 +101,23 @@ async fn the_same_id_gives_the_same_answer_for_ever(world: &World) {
     assert_eq!(other.inspect::<Till>(&stream).await.unwrap().state, 5, "a repeat had a second effect");
     // On another stream it is another command.
     assert!(!other.execute(ask(&fresh_stream("till"), "take", 5, Some("t1"))).await.unwrap().repeated);
+}
+
+async fn the_same_id_at_once_from_two_writers_is_one_commit(world: &World) {
+    // Neither knows of the other: only the log can tell them, and logs tell it in different ways.
+    let writers = [world.executor(), world.executor()];
+    for round in 0..10 {
+        let stream = fresh_stream("till");
+        if round % 2 == 1 {
+            writers[0].execute(ask(&stream, "take", 1, None)).await.unwrap();
+        }
+        let asks = writers.iter().map(|writer| writer.execute(ask(&stream, "take", 5, Some("same"))));
+        let answers = join_all(asks).await.into_iter().map(|answer| Answer { repeated: false, ..answer.unwrap() });
+        let answers: Vec<Answer> = answers.collect();
+        assert_eq!(answers[0], answers[1], "two writers answer one command differently");
+        let found = writers[1].inspect::<Till>(&stream).await.unwrap();
+        assert_eq!((found.state, found.version), (5 + round % 2, 1 + round % 2), "it counted twice");
+    }
 }
 
 async fn an_id_used_for_something_else_is_refused(world: &World) {

@@ -38,6 +38,8 @@ pub fn commit(stream: &StreamName, id: &str, version_before: u64, expected: Posi
 /// Runs the whole suite. The log may have other streams in it and may be written by others meanwhile.
 pub async fn suite(log: Arc<dyn Log>) {
     a_guard_lets_exactly_the_next_commit_through(&*log).await;
+    a_repeat_writes_nothing_and_is_never_called_a_failure(&log).await;
+    the_leader_knows_what_was_written_and_any_other_learns_it(&*log).await;
     many_writers_of_one_stream_get_one_winner(&log).await;
     many_streams_are_written_side_by_side(&log).await;
     a_long_stream_is_read_page_by_page(&*log).await;
@@ -71,12 +73,58 @@ async fn a_guard_lets_exactly_the_next_commit_through(log: &dyn Log) {
     assert_eq!((read.position, read.stream.as_ref()), (second, Some(&stream)));
     assert_eq!(read.commit().unwrap().id(), "b");
     assert!(log.at(log.head().await.unwrap().next()).await.unwrap().is_none_or(|later| later.position > second));
-    for fresh in [Freshness::Any, Freshness::Leader] {
-        let ids: Vec<String> =
-            whole(log, &stream, fresh).await.iter().map(|read| read.commit().unwrap().id().to_owned()).collect();
-        assert_eq!(ids, ["a", "b"], "{fresh:?}");
-    }
+    assert_eq!(ids(&whole(log, &stream, Freshness::Leader).await), ["a", "b"]);
     assert!(whole(log, &fresh_stream("till"), Freshness::Any).await.is_empty(), "an unwritten stream has commits");
+}
+
+fn ids(commits: &[Recorded]) -> Vec<String> {
+    commits.iter().map(|read| read.commit().unwrap().id().to_owned()).collect()
+}
+
+/// What a writer does that has not heard the answer. One log says that the guard is stale, another one that it has seen
+/// the id: both send the writer to the stream's tail. What none may say is "written", elsewhere, or "not written, give up".
+async fn a_repeat_writes_nothing_and_is_never_called_a_failure(log: &Arc<dyn Log>) {
+    let settled_by_the_tail = |outcome: &Result<Position, AppendError>| {
+        assert!(matches!(outcome, Err(AppendError::Conflict | AppendError::Ambiguous(_))), "{outcome:?}");
+    };
+    let stream = fresh_stream("till");
+    let first = log.append(commit(&stream, "a", 0, Position::START)).await.unwrap();
+    settled_by_the_tail(&log.append(commit(&stream, "a", 0, Position::START)).await);
+    let second = log.append(commit(&stream, "b", 1, first)).await.unwrap();
+    settled_by_the_tail(&log.append(commit(&stream, "a", 0, Position::START)).await);
+    settled_by_the_tail(&log.append(commit(&stream, "b", 1, first)).await);
+    // At once, as when two writers believe that they own the stream: whichever is first.
+    let racing = fresh_stream("till");
+    let outcomes = join_all((0..8).map(|_| log.append(commit(&racing, "r", 0, Position::START)))).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+    outcomes.iter().filter(|outcome| outcome.is_err()).for_each(settled_by_the_tail);
+    // In a group: the neighbours of a repeat are written, and only once.
+    let streams: Vec<StreamName> = (0..60).map(|_| fresh_stream("till")).collect();
+    let mut writes: Vec<Append> = streams.iter().map(|other| commit(other, "n", 0, Position::START)).collect();
+    writes.insert(30, commit(&stream, "b", 1, first));
+    let outcomes = join_all(writes.into_iter().map(|write| log.append(write))).await;
+    settled_by_the_tail(&outcomes[30]);
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 60, "{outcomes:?}");
+    assert_eq!(ids(&whole(&**log, &stream, Freshness::Leader).await), ["a", "b"]);
+    assert_eq!(ids(&whole(&**log, &racing, Freshness::Leader).await), ["r"]);
+    assert!(second > first);
+}
+
+/// A replica may lag behind, but shows no more than a beginning of the truth, and in the end all of it.
+async fn the_leader_knows_what_was_written_and_any_other_learns_it(log: &dyn Log) {
+    let stream = fresh_stream("till");
+    let (mut last, mut written) = (Position::START, Vec::new());
+    for version in 0..40 {
+        let id = format!("f{version}");
+        last = log.append(commit(&stream, &id, version, last)).await.unwrap();
+        written.push(id);
+        let seen = ids(&whole(log, &stream, Freshness::Any).await);
+        assert!(written.starts_with(&seen), "{seen:?} is no beginning of {written:?}");
+        let tail = log.read_stream(&stream, Position::at(last.sequence() - 1), Freshness::Leader).await.unwrap();
+        assert_eq!(ids(&tail.commits), written[written.len() - 1..], "the leader does not know what it took");
+    }
+    let all = async { while ids(&whole(log, &stream, Freshness::Any).await) != written {} };
+    tokio::time::timeout(Duration::from_secs(10), all).await.expect("a replica catches up");
 }
 
 async fn many_writers_of_one_stream_get_one_winner(log: &Arc<dyn Log>) {
@@ -115,7 +163,7 @@ async fn a_long_stream_is_read_page_by_page(log: &dyn Log) {
     for version in 0..12 {
         expected = log.append(commit(&stream, &format!("p{version}"), version, expected)).await.unwrap();
     }
-    let all = whole(log, &stream, Freshness::Any).await;
+    let all = whole(log, &stream, Freshness::Leader).await;
     let versions: Vec<u64> = all.iter().map(|read| read.commit().unwrap().version_after()).collect();
     assert_eq!(versions, (1..=12).collect::<Vec<_>>());
     let tail = log.read_stream(&stream, all[10].position, Freshness::Leader).await.unwrap();

@@ -199,7 +199,15 @@ async fn read(
         return Ok(tail(routes, plan).await?.into_response());
     }
     let limit = PageQuery { limit: wanted.limit, cursor: None }.limit()?;
-    Ok(Json(page(&routes, &plan, limit).await?).into_response())
+    // A read breaks off when the server dies that it goes through. Begun again, it goes through another one.
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match page(&routes, &plan, limit).await {
+            Err(_) if tries < 3 => {}
+            page => return Ok(Json(page?).into_response()),
+        }
+    }
 }
 
 async fn page(routes: &Routes, plan: &Plan, limit: usize) -> Result<Page<Placed>, Fault> {
