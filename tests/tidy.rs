@@ -210,3 +210,92 @@ fn what_the_documents_point_at_exists() {
         }
     }
 }
+
+/// A rule of the alerts file: its name and its expression.
+fn alerts() -> Vec<(String, String)> {
+    let text = read(&root().join("deploy/prometheus/alerts.yaml"));
+    let rules: Vec<&str> = text.split("      - alert: ").skip(1).collect();
+    assert_eq!(rules.len(), text.matches("alert:").count(), "a rule is not indented like the others");
+    let rule = |rule: &&str| {
+        let (name, rest) = rule.split_once('\n').unwrap();
+        let keys: Vec<(&str, &str)> = rest.lines().filter_map(|line| line.trim().split_once(": ")).collect();
+        let value = |key: &str| {
+            let found = keys.iter().find(|(known, _)| *known == key).unwrap_or_else(|| panic!("{name} has no {key}"));
+            found.1.trim_matches('\'').to_owned()
+        };
+        assert!(!value("summary").is_empty() && value("labels").contains("severity: "), "{name}");
+        assert_eq!(value("runbook"), format!("docs/operations.md#{}", name.to_lowercase()));
+        let wait = value("for");
+        assert!(wait.trim_end_matches(['s', 'm']).parse::<u32>().is_ok(), "{name} waits for {wait}");
+        (name.to_owned(), value("expr"))
+    };
+    rules.iter().map(rule).collect()
+}
+
+#[test]
+fn alerts_name_metrics_and_labels_that_exist() {
+    let alerts = alerts();
+    assert!(alerts.len() >= 20, "{alerts:?}");
+    for (name, expression) in &alerts {
+        let balanced = |open, close| expression.matches(open).count() == expression.matches(close).count();
+        assert!(balanced('(', ')') && balanced('{', '}') && balanced('[', ']'), "{name}: {expression}");
+        let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let metrics: Vec<_> =
+            words.filter(|word| word.starts_with("airstream_") || word.starts_with("process_")).collect();
+        assert!(!metrics.is_empty() || expression.starts_with("up{"), "{name} is about no metric of ours");
+        for word in metrics {
+            use runtime::telemetry::{Kind, METRICS};
+            let metric = METRICS.iter().find(|metric| match metric.kind {
+                Kind::Histogram => word.strip_suffix("_bucket") == Some(metric.name),
+                Kind::Counter | Kind::Gauge => word == metric.name,
+            });
+            let metric = metric.unwrap_or_else(|| panic!("{name} names {word}, which is no metric"));
+            // The matchers right after this metric's name.
+            for part in expression.split(word).skip(1).filter_map(|rest| rest.strip_prefix('{')) {
+                let matchers = part.split('}').next().unwrap();
+                for label in matchers.split(',').map(|matcher| matcher.split(['=', '!']).next().unwrap().trim()) {
+                    assert!(label == "job" || metric.labels.contains(&label), "{name}: {word} has no label `{label}`");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_alert_says_what_to_do_and_nothing_else_does() {
+    let document = read(&root().join("docs/operations.md"));
+    let mut sections: Vec<&str> =
+        document.split("\n### ").skip(1).filter(|section| section.starts_with("Airstream")).collect();
+    for (name, expression) in alerts() {
+        let at = sections.iter().position(|section| section.lines().next() == Some(&name));
+        let section = sections.remove(at.unwrap_or_else(|| panic!("docs/operations.md says nothing about {name}")));
+        assert!(section.contains(&format!("```promql\n{expression}\n```")), "{name} has another expression there");
+        for part in ["**Look first**", "**Do**", "**Don't**"] {
+            assert!(section.contains(part), "{name} does not say: {part}");
+        }
+    }
+    assert!(
+        sections.is_empty(),
+        "no alert is called {:?}",
+        sections.iter().map(|section| section.lines().next()).collect::<Vec<_>>()
+    );
+}
+
+/// A metric that nothing sets would be shown, or asked for in an alert, for nothing.
+#[test]
+fn every_metric_is_told_by_something() {
+    let names = read(&root().join("runtime/src/telemetry.rs"));
+    let constants: Vec<&str> =
+        names.lines().filter_map(|line| line.trim().split_once(" = \"")).map(|(name, _)| name).collect();
+    assert_eq!(constants.len(), runtime::telemetry::METRICS.len(), "the search for constants is broken");
+    let others: Vec<String> = files(&root(), &[".rs"])
+        .iter()
+        .filter(|file| !file.ends_with("runtime/src/telemetry.rs"))
+        .map(|file| read(file))
+        .collect();
+    for name in constants {
+        let used = others.iter().any(|text| text.contains(&format!("telemetry::{name}")));
+        // A door counts through `InHand`.
+        assert!(used || names.contains(&format!("gauge!({name},")), "nothing tells {name}");
+    }
+}

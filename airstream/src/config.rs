@@ -26,6 +26,7 @@ pub(crate) struct Config {
     pub(crate) reactor: Reactor,
     pub(crate) development: Development,
     pub(crate) log: Log,
+    pub(crate) telemetry: Telemetry,
 }
 
 /// The HTTP door.
@@ -53,6 +54,7 @@ pub(crate) struct Nats {
     pub(crate) system_user: String,
     pub(crate) system_password: String,
     pub(crate) replicas: usize,
+    pub(crate) require_durable: bool,
 }
 
 impl Default for Nats {
@@ -64,6 +66,7 @@ impl Default for Nats {
             system_user: String::new(),
             system_password: String::new(),
             replicas: 1,
+            require_durable: false,
         }
     }
 }
@@ -187,6 +190,20 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// What is told to others about what goes on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Telemetry {
+    pub(crate) otlp_endpoint: String,
+    pub(crate) sample_ratio: f64,
+}
+
+impl Default for Telemetry {
+    fn default() -> Telemetry {
+        Telemetry { otlp_endpoint: String::new(), sample_ratio: 1.0 }
+    }
+}
+
 // A password must not reach a log because somebody printed its section.
 macro_rules! debug_without_secrets {
     ($($section:ident),+) => {
@@ -256,6 +273,15 @@ impl Config {
             "executor.max_body_bytes is at most 786432 (768 KiB): a commit must fit into one message of 1 MiB"
                 .to_owned(),
         );
+        let endpoint = &self.telemetry.otlp_endpoint;
+        expect(
+            endpoint.is_empty() || ["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme)),
+            format!("telemetry.otlp_endpoint is a URL such as http://127.0.0.1:4318, not '{endpoint}'"),
+        );
+        expect(
+            (0.0..=1.0).contains(&self.telemetry.sample_ratio),
+            format!("telemetry.sample_ratio is between 0 and 1, not {}", self.telemetry.sample_ratio),
+        );
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
             expect(
                 false,
@@ -284,6 +310,8 @@ mod tests {
         config.development.token = "short".to_owned();
         config.nats.replicas = 2;
         config.executor.deadline_ms = 0;
-        assert_eq!(config.mistakes().len(), 6, "{:?}", config.mistakes());
+        config.telemetry.otlp_endpoint = "localhost:4318".to_owned();
+        config.telemetry.sample_ratio = 100.0;
+        assert_eq!(config.mistakes().len(), 8, "{:?}", config.mistakes());
     }
 }

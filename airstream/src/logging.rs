@@ -12,6 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::config::{Log, LogFormat};
+use crate::traces::{self, Traces};
 
 fn filter(log: &Log, verbose: u8) -> EnvFilter {
     let level = match verbose {
@@ -31,7 +32,7 @@ fn filter(log: &Log, verbose: u8) -> EnvFilter {
             filter = filter.add_directive(directive);
         }
     }
-    filter
+    traces::not_in_the_log(filter)
 }
 
 /// A panic is one line of the log. Its backtrace is for whoever asked for one.
@@ -48,7 +49,7 @@ fn panics_are_logged() {
 }
 
 /// For `serve`.
-pub(crate) fn to_stderr(log: &Log, verbose: u8) {
+pub(crate) fn to_stderr(log: &Log, verbose: u8, traces: &Traces) {
     let terminal = io::stderr().is_terminal();
     let json = match log.format {
         LogFormat::Auto => !terminal,
@@ -59,12 +60,13 @@ pub(crate) fn to_stderr(log: &Log, verbose: u8) {
     let layer =
         if json { lines.json().flatten_event(true).boxed() } else { lines.with_ansi(coloured(terminal)).boxed() };
     // It fails only if there is a subscriber already, which then gets the lines.
-    let _ = tracing_subscriber::registry().with(layer.with_filter(filter(log, verbose))).try_init();
+    let lines = layer.with_filter(filter(log, verbose));
+    let _ = tracing_subscriber::registry().with(traces.layer()).with(lines).try_init();
     panics_are_logged();
 }
 
 /// For `up`: everything to the file, warnings to the terminal as well, unless the terminal is that file (`detached`).
-pub(crate) fn to_file(log: &Log, verbose: u8, detached: bool) -> LogFile {
+pub(crate) fn to_file(log: &Log, verbose: u8, detached: bool, traces: &Traces) -> LogFile {
     let file = LogFile::default();
     let lines = fmt::layer().with_writer(file.clone());
     let to_file = match log.format {
@@ -76,7 +78,9 @@ pub(crate) fn to_file(log: &Log, verbose: u8, detached: bool) -> LogFile {
         let level = if verbose == 0 { LevelFilter::WARN } else { LevelFilter::TRACE };
         fmt::layer().with_writer(io::stderr).with_ansi(coloured(terminal)).with_target(false).with_filter(level)
     });
-    let _ = tracing_subscriber::registry().with(filter(log, verbose)).with(to_file).with(to_terminal).try_init();
+    // One filter for both, and around them only: spans go elsewhere.
+    let lines = to_file.and_then(to_terminal).with_filter(filter(log, verbose));
+    let _ = tracing_subscriber::registry().with(traces.layer()).with(lines).try_init();
     panics_are_logged();
     file
 }

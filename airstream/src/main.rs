@@ -23,6 +23,7 @@ mod signals;
 mod sse;
 mod state_file;
 mod token;
+mod traces;
 mod up;
 mod usage;
 

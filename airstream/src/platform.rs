@@ -112,6 +112,7 @@ impl Platform {
             }
             false => None,
         };
+        let recorder = metrics::recorder()?;
         let database =
             Database::open(&addresses.postgres_url, config.postgres.max_connections).await.with_context(|| {
                 let address = crate::config::without_password(&addresses.postgres_url);
@@ -127,7 +128,7 @@ impl Platform {
             .with_context(|| format!("NATS at {} is needed for the log", addresses.nats_url))?;
         let drift = topology::ensure(&connection, config.nats.replicas).await?;
         let mut notices: Vec<String> = drift.iter().map(ToString::to_string).collect();
-        notices.extend(durability::notice(addresses).await);
+        notices.extend(durability::notice(config, addresses).await?);
         on_step(Step::Topology { notices });
 
         let log: Arc<dyn Log> = Arc::new(JetStreamLog::new(connection.clone()));
@@ -163,6 +164,10 @@ impl Platform {
         let peers = Arc::new(nats::Peers::new(connection.clone()));
         let routed: Arc<dyn Commands> = Arc::new(Routed::new(executor.clone(), leases.clone(), peers));
 
+        let queues = [("queue", topology::COMMANDS), ("work", topology::TASKS)]
+            .map(|(door, stream)| (door, WorkQueue::new(connection.clone(), stream)));
+        let sampling = metrics::sample(recorder, queues, database.clone(), platform.consumers.clone());
+        platform.consumer_tasks.spawn(sampling);
         let mut begun = Vec::new();
         if roles.projector {
             projections::start(&database, &leases, &log, &platform.consumer_tasks, &platform.consumers);
@@ -247,7 +252,12 @@ impl Platform {
             connection: connection.clone(),
             access,
             operations: Arc::new(projections::Operators::new(self.database.clone(), Arc::clone(log))),
-            metrics: metrics::recorder()?,
+            metrics: metrics::page(
+                metrics::recorder()?,
+                self.executor.clone(),
+                connection.clone(),
+                self.database.clone(),
+            ),
             services: vec![workflows::routes::router(Arc::clone(commands), self.database.clone())],
         };
         let options = HttpOptions {
@@ -302,6 +312,7 @@ fn executor_options(config: &Config) -> runtime::Options {
         deadline: Duration::from_millis(executor.deadline_ms),
         conflict_retries: executor.conflict_retries,
         max_body_bytes: executor.max_body_bytes,
+        ..runtime::Options::default()
     }
 }
 

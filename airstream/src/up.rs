@@ -17,6 +17,7 @@ use crate::platform::{self, Addresses, Platform};
 use crate::roles::Roles;
 use crate::signals::Signals;
 use crate::state_file::{NatsLogin, Running};
+use crate::traces::Traces;
 use crate::{detach, listen, logging, paths, process, token};
 
 pub(crate) use banner::Banner;
@@ -145,11 +146,13 @@ struct Up {
     stack: Stack,
     platform: Platform,
     data_dir: PathBuf,
+    traces: Traces,
 }
 
 async fn start(context: &Context<'_>, arguments: &Arguments, mut config: Config, banner: &Banner) -> Outcome<Up> {
     let began = Instant::now();
-    let log = logging::to_file(&config.log, context.console.verbose(), arguments.detached.is_some());
+    let traces = Traces::start(&config.telemetry)?;
+    let log = logging::to_file(&config.log, context.console.verbose(), arguments.detached.is_some(), &traces);
     banner.title();
     // Before the servers start, so that the answer comes at once. A stack that runs here already is the better answer.
     if arguments.ephemeral || Running::alive(&paths::data_dir(&config)?)?.is_none() {
@@ -198,7 +201,7 @@ async fn start(context: &Context<'_>, arguments: &Arguments, mut config: Config,
         // A reader that is gone is no reason to stop the servers.
         let _ = context.console.json(&crate::commands::status::document(&running, Some(true)));
     }
-    Ok(Up { stack, platform, data_dir })
+    Ok(Up { stack, platform, data_dir, traces })
 }
 
 impl Up {
@@ -206,6 +209,7 @@ impl Up {
         if tokio::time::timeout(FINISH, self.platform.stop()).await.is_err() {
             banner.notice("the platform did not finish in time; what it was doing is done again after the next start");
         }
+        self.traces.finish().await;
         Running::remove(&self.data_dir);
         let report = self.stack.stop().await;
         for stopped in &report.children {

@@ -4,6 +4,8 @@
 //! [`crate::Options::restarts_per_minute`] times; then it gives up and says so through [`crate::Stack::failed`]. One of a
 //! cluster is not given up: the others go on without it.
 
+mod stalled;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -22,6 +24,7 @@ use crate::logs;
 use crate::options::Options;
 use crate::progress::Child;
 use crate::spawn::spawn;
+use stalled::Pace;
 
 const RESTART_WINDOW: Duration = Duration::from_secs(60);
 /// The wait before the first and the second restart within the window.
@@ -40,6 +43,10 @@ pub(crate) trait Server: Send + Sync + 'static {
     fn command(&self) -> Result<Command, StartError>;
     /// Asks the started process whether it is ready. `Err` is a reason to wait, for people.
     fn probe(&self, pid: u32) -> Result<(), String>;
+    /// Why it will not work again before it is restarted, although it is alive and a restart would help now.
+    fn stalled(&self) -> Option<String> {
+        None
+    }
     /// The signal that makes it end in order.
     fn stop_signal(&self) -> Signal;
     fn log(&self) -> &Path;
@@ -130,6 +137,15 @@ impl Supervisor {
         options: &Options,
         failures: Failures,
     ) -> Result<Supervisor, StartError> {
+        Self::start_at(server, options, failures, Pace::default())
+    }
+
+    fn start_at(
+        server: Box<dyn Server>,
+        options: &Options,
+        failures: Failures,
+        pace: Pace,
+    ) -> Result<Supervisor, StartError> {
         let inner = Arc::new(Inner {
             server,
             start_timeout: options.start_timeout,
@@ -143,9 +159,11 @@ impl Supervisor {
         let watching = inner.clone();
         let name = format!("embedded-{}", inner.server.which());
         let started = thread::Builder::new().name(name).spawn(move || watching.watch(child));
+        let started = started.and_then(|_| stalled::watch(&inner, pace));
         match started {
-            Ok(_) => Ok(Supervisor { inner }),
+            Ok(()) => Ok(Supervisor { inner }),
             Err(source) => {
+                inner.state().stopping = true;
                 inner.signal(Signal::SIGKILL);
                 Err(StartError::Io { doing: "start a thread".to_owned(), source })
             }
@@ -206,6 +224,11 @@ impl Inner {
     fn signal(&self, signal: Signal) -> bool {
         let state = self.state();
         state.pid.is_some_and(|pid| kill(pid, signal).is_ok())
+    }
+
+    fn is_over(&self) -> bool {
+        let state = self.state();
+        state.stopping || state.ended
     }
 
     /// Waits for `patience` or until `stop` is called.

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::join_all;
 use kernel::Position;
-use runtime::{Append, AppendError, telemetry};
+use runtime::{Append, AppendError, telemetry, trace};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tracing::{Instrument as _, Span};
 
 use crate::Connection;
 use crate::ack::Outcome;
@@ -59,7 +60,8 @@ pub(crate) async fn run(connection: Connection, mut inbox: mpsc::Receiver<Waitin
 
 async fn write_timed(connection: Connection, group: Vec<Waiting>) {
     let began = Instant::now();
-    write(&connection, group).await;
+    let span = span_of(&group);
+    write(&connection, group).instrument(span).await;
     metrics::histogram!(telemetry::APPEND_DURATION_SECONDS).record(began.elapsed().as_secs_f64());
 }
 
@@ -84,6 +86,20 @@ fn take_group(gathered: &mut Vec<Waiting>, inbox: &mut mpsc::Receiver<Waiting>) 
     }
     *gathered = later;
     group
+}
+
+/// A group has as many parents as members: it is a trace of its own, linked to theirs, if any of them is recorded.
+fn span_of(group: &[Waiting]) -> Span {
+    if !trace::enabled() {
+        return Span::none();
+    }
+    let members: Vec<_> = group.iter().filter_map(|waiting| trace::sampled_in(&waiting.commit.payload)).collect();
+    if members.is_empty() {
+        return Span::none();
+    }
+    let span = tracing::info_span!(target: trace::TARGET, parent: None, "group commit", size = group.len());
+    members.iter().for_each(|member| trace::links(&span, member));
+    span
 }
 
 async fn write(connection: &Connection, group: Vec<Waiting>) {

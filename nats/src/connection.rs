@@ -189,6 +189,12 @@ impl Connection {
         self.client.connection_state() == State::Connected
     }
 
+    /// How often the connection has been lost and made anew.
+    #[must_use]
+    pub fn reconnects(&self) -> u64 {
+        self.link.borrow().made.saturating_sub(1)
+    }
+
     /// The connected server's version.
     #[must_use]
     pub fn server_version(&self) -> String {

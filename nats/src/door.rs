@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use kernel::Problem;
+use runtime::telemetry;
 use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -203,6 +204,7 @@ impl Door {
                 tracing::warn!(subject = %message.subject, "a request wants its answer outside the inboxes; it gets none");
                 return;
             }
+            let _in_hand = telemetry::InHand::at("bus");
             let reply = handle(Incoming { message, skip }).await;
             if let Some(to) = to {
                 send(ways.best(), to, reply).await;

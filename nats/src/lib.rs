@@ -9,6 +9,7 @@ mod committer;
 mod connection;
 mod door;
 mod durability;
+mod examine;
 mod log;
 mod patience;
 mod peers;
@@ -19,7 +20,8 @@ pub mod topology;
 
 pub use connection::{Connection, Credentials};
 pub use door::{Handle, Incoming, Reply, Unheard, serve};
-pub use durability::{Durability, durability};
+pub use durability::{ADVICE as SYNC_ADVICE, Durability, durability};
+pub use examine::{Expected, examine};
 pub use log::JetStreamLog;
 pub use peers::{Peers, serve_peers};
 pub use queue::{Delivery, QueueError, WorkQueue};

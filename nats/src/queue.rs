@@ -111,6 +111,16 @@ impl WorkQueue {
         Self { connection, stream }
     }
 
+    /// How many messages wait in it or are being worked on.
+    ///
+    /// # Errors
+    /// When the server did not say.
+    pub async fn depth(&self) -> Result<u64, QueueError> {
+        let stream = self.connection.context.get_stream(self.stream).await;
+        let stream = stream.map_err(|error| failed("ask how full the queue is", error))?;
+        Ok(stream.cached_info().state.messages)
+    }
+
     /// Puts a message into the queue. With the same `id` again within two minutes it is kept once.
     ///
     /// # Errors

@@ -80,7 +80,8 @@ fn row(consumer: &str, columns: Columns) -> Result<EffectRow, StoreError> {
     let (tenant, category, id, name, event, correlation, due, request, attempts) = columns;
     let stream = StreamName::new(&tenant, &category, &id).map_err(|error| StoreError::Transient(error.to_string()))?;
     let attempts = u32::try_from(attempts).unwrap_or_default();
-    Ok(EffectRow { consumer: consumer.to_owned(), stream, name, event, correlation, due, request, attempts })
+    let (consumer, traceparent) = (consumer.to_owned(), None);
+    Ok(EffectRow { consumer, stream, name, event, correlation, due, request, attempts, traceparent })
 }
 
 fn column<T>(items: &[T], of: impl Fn(&T) -> String) -> Vec<String> {

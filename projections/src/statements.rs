@@ -1,6 +1,6 @@
 //! Every statement of this crate, for the test that prepares them against the migrated schema.
 
-use crate::{commits, effects, inbox, leases, lot, machinery, rebuild, runs, snapshots, status, workflows};
+use crate::{commits, effects, examine, inbox, leases, lot, machinery, rebuild, runs, snapshots, status, workflows};
 
 /// Each statement with the schema that its unqualified names stand in.
 #[must_use]
@@ -38,6 +38,9 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("public", effects::PENDING),
         ("public", effects::SETTLE),
         ("public", effects::REVIVED),
+        ("public", examine::SETTINGS),
+        ("public", examine::CONNECTIONS),
+        ("public", examine::FOREIGN_SCHEMA),
         ("commits_v1", commits::INSERT),
         ("public", commits::FIND),
         ("public", commits::LIST),

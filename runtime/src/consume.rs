@@ -8,6 +8,8 @@
 //! released by people → handled in order, between two batches
 //! ```
 
+mod gauges;
+
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -20,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::lease::{Lease, Term};
 use crate::retry::Backoff;
-use crate::{Filter, Log, Parked, ParkedState, Recorded, StoreError, clock, telemetry};
+use crate::{Filter, Log, Parked, ParkedState, Recorded, StoreError, trace};
+use gauges::Gauges;
 
 /// Why a batch was not handled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -135,8 +138,12 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let name = handler.name();
+    let gauges = Gauges::of(&name);
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     while !stop.is_cancelled() {
+        if lease.term().is_none() {
+            gauges.standing_by();
+        }
         let term = tokio::select! {
             biased;
             () = stop.cancelled() => return,
@@ -150,6 +157,7 @@ pub async fn run(
             Ok(begin) => begin,
             Err(error) => {
                 tracing::warn!(consumer = name, %error, "cannot begin; will try again");
+                gauges.grow_older();
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
@@ -171,6 +179,7 @@ pub async fn run(
             stop: &stop,
             lease: &mut lease,
             term,
+            gauges: gauges.clone(),
             checkpoint: begin.checkpoint,
             parked: begin.parked,
         };
@@ -200,6 +209,7 @@ struct Walk<'a, H> {
     stop: &'a CancellationToken,
     lease: &'a mut Lease,
     term: Term,
+    gauges: Gauges,
     checkpoint: Position,
     parked: HashSet<String>,
 }
@@ -219,7 +229,7 @@ impl<H: Handler> Walk<'_, H> {
         let mut chunks = reader.commits.ready_chunks(self.options.batch);
         let mut heartbeat = tokio::time::interval(self.options.heartbeat);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        self.report_lag(head.sequence() - self.checkpoint.sequence());
+        self.gauges.came_to(self.checkpoint, head.sequence() - self.checkpoint.sequence(), None, self.parked.len());
         loop {
             // The heartbeat before the log: under load there is always another chunk, and people who released something
             // would wait for the first quiet moment.
@@ -228,10 +238,7 @@ impl<H: Handler> Walk<'_, H> {
                 () = self.stop.cancelled() => return Ok(()),
                 () = self.lease.ended(&self.term) => return Err(HandleError::Lost("its lease has ended".to_owned())),
                 _ = heartbeat.tick() => {
-                    let labels = [("consumer", self.name.to_owned())];
-                    let now = clock::now().timestamp_micros() as f64 / 1e6;
-                    metrics::gauge!(telemetry::CONSUMER_HEARTBEAT_TIMESTAMP_SECONDS, &labels).set(now);
-                    metrics::gauge!(telemetry::CONSUMER_PARKED_STREAMS, &labels).set(self.parked.len() as f64);
+                    self.gauges.turned(self.parked.len());
                     self.release().await?;
                     // The next one is a whole period away, however long this one took: the log has its turn in between.
                     heartbeat.reset();
@@ -258,20 +265,12 @@ impl<H: Handler> Walk<'_, H> {
         }
     }
 
-    fn report_lag(&self, lag: u64) {
-        let labels = [("consumer", self.name.to_owned())];
-        metrics::gauge!(telemetry::CONSUMER_LAG_EVENTS, &labels).set(lag as f64);
-        metrics::gauge!(telemetry::CONSUMER_CHECKPOINT_SEQUENCE, &labels).set(self.checkpoint.sequence() as f64);
-        metrics::gauge!(telemetry::CONSUMER_PARKED_STREAMS, &labels).set(self.parked.len() as f64);
-        metrics::gauge!(telemetry::CONSUMER_HEAD_SEQUENCE, &labels).set((self.checkpoint.sequence() + lag) as f64);
-    }
-
     /// Handles a run of commits: all of them in one go when nothing is wrong.
     async fn take(&mut self, commits: &[Recorded]) -> Result<(), HandleError> {
         for foreign in commits.iter().filter(|recorded| !recorded.guarded) {
             let (position, subject) = (foreign.position.sequence(), foreign.subject.as_str());
             tracing::warn!(consumer = self.name, position, subject, "a message that no writer wrote is passed over");
-            metrics::counter!(telemetry::FOREIGN_MESSAGES_TOTAL, "consumer" => self.name.to_owned()).increment(1);
+            self.gauges.foreign();
         }
         // The log has no holes. If one shows, or a commit comes twice, the read is broken, and going on would lose events
         // silently or count them twice: what came before it is handled, the rest is read again.
@@ -283,10 +282,12 @@ impl<H: Handler> Walk<'_, H> {
         let mut rest = vec![commits];
         while let Some(slice) = rest.pop() {
             let (Some(first), Some(last)) = (slice.first(), slice.last()) else { continue };
-            match self.hand_over(slice, last.position).await {
+            let gauges = self.gauges.clone();
+            let handling = self.hand_over(slice, last.position);
+            match gauges.during(first.recorded_at, Duration::from_secs(1), handling).await {
                 Ok(()) => {
                     self.checkpoint = last.position;
-                    self.report_lag(last.remaining);
+                    self.gauges.came_to(last.position, last.remaining, Some(last.recorded_at), self.parked.len());
                     backoff.reset();
                     tries = 0;
                 }
@@ -305,6 +306,7 @@ impl<H: Handler> Walk<'_, H> {
                     // Only its own failures count against a commit, not those of a database that was away.
                     tries += u32::from(matches!(error, HandleError::Poison(_)));
                     tracing::warn!(consumer = self.name, position = first.position.sequence(), %error, "will try again");
+                    self.gauges.waiting_since(Some(first.recorded_at));
                     rest.push(slice);
                     tokio::select! {
                         biased;
@@ -335,7 +337,10 @@ impl<H: Handler> Walk<'_, H> {
                 reason: "waits behind an earlier commit of its stream".to_owned(),
             })
             .collect();
-        guarded(self.handler.handle(self.checkpoint, to, &commits, &behind)).await
+        let spans = trace::handling(self.name, &commits);
+        let result = guarded(self.handler.handle(self.checkpoint, to, &commits, &behind)).await;
+        trace::handled(&spans, result.is_ok());
+        result
     }
 
     async fn park(&mut self, commit: &Recorded, reason: String) -> Result<(), HandleError> {

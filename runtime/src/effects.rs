@@ -54,6 +54,8 @@ pub struct Planned {
     pub event: String,
     /// The chain the event belongs to.
     pub correlation: String,
+    /// W3C trace context of the commit.
+    pub traceparent: Option<String>,
     /// What to do.
     pub plan: Plan,
 }
@@ -77,6 +79,9 @@ pub struct EffectRow {
     pub request: Value,
     /// How often it has been tried and put off.
     pub attempts: u32,
+    /// W3C trace context of the commit that called for it. Not stored: an effect that outlives its owner begins a trace of
+    /// its own, with the same correlation.
+    pub traceparent: Option<String>,
 }
 
 impl EffectRow {
@@ -223,6 +228,7 @@ pub fn surviving(consumer: &str, plans: &[Planned]) -> (Vec<EffectRow>, Vec<(Str
                         due: due.unwrap_or(Timestamp::UNIX_EPOCH),
                         request: request.clone(),
                         attempts: 0,
+                        traceparent: planned.traceparent.clone(),
                     });
                 }
             }

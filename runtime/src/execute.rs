@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::folded::BoxState;
 use crate::writer::{Ask, Job, Shard};
-use crate::{CommitIndex, Log, Registry, SnapshotCache, clock, telemetry};
+use crate::{CommitIndex, Log, Registry, SnapshotCache, clock, telemetry, trace};
 
 /// Limits of an executor. Every one of them exists so that overload is answered rather than suffered.
 #[derive(Debug, Clone)]
@@ -212,6 +212,12 @@ mod entrance {
         pub(super) inspections: mpsc::Sender<Job>,
     }
 
+    impl Entrance {
+        pub(super) fn waiting(&self) -> usize {
+            self.commands.max_capacity() - self.commands.capacity()
+        }
+    }
+
     /// The shards' entrances; emptied to close them.
     pub(super) struct Shards(RwLock<Vec<Entrance>>);
 
@@ -273,6 +279,12 @@ impl Executor {
         self.0.environment.options.max_body_bytes
     }
 
+    /// Commands that wait in front of the shards.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        (0..SHARDS).filter_map(|shard| self.0.shards.get(shard)).map(|entrance| entrance.waiting()).sum()
+    }
+
     /// Takes no more commands and waits until those already taken are answered.
     pub async fn close(&self) {
         self.0.shards.close();
@@ -325,13 +337,21 @@ impl Executor {
 
 #[async_trait]
 impl Commands for Executor {
-    async fn execute(&self, request: Request) -> Result<Answer, Problem> {
+    async fn execute(&self, mut request: Request) -> Result<Answer, Problem> {
         let began = Instant::now();
         let max = self.0.environment.options.max_body_bytes;
         let category = request.stream.category.clone();
         // Only names that exist become labels: anything else would let callers make up metrics without end.
         let known = self.0.environment.registry.find(category.as_str(), &request.command, true).is_ok();
         let labels = if known { (category.as_str().to_owned(), request.command.clone()) } else { Default::default() };
+        let span = tracing::info_span!(
+            target: trace::TARGET,
+            parent: None,
+            "command",
+            otel.name = format!("command {}.{}", labels.0, labels.1),
+            outcome = tracing::field::Empty,
+        );
+        trace::step(&span, &mut request.traceparent);
         let result = if request.body.len() > max {
             let detail = format!("The body has {} bytes; at most {max} are taken.", request.body.len());
             Err(Problem::new(413, "too_large", detail))
@@ -350,6 +370,7 @@ impl Commands for Executor {
             Ok(_) => "accepted".to_owned(),
             Err(problem) => problem.code.to_string(),
         };
+        span.record("outcome", outcome.as_str());
         metrics::histogram!(telemetry::COMMAND_DURATION_SECONDS).record(began.elapsed().as_secs_f64());
         let labels = [("category", labels.0), ("command", labels.1), ("outcome", outcome)];
         metrics::counter!(telemetry::COMMANDS_TOTAL, &labels).increment(1);

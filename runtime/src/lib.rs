@@ -3,6 +3,7 @@
 //! * [`Executor`] takes commands, lets deciders decide and appends what was decided ([`execute`], [`writer`]).
 //! * [`consume`] walks the log for projectors and reactors: retry, park, release.
 //! * [`react`] performs effects that were recorded first, and reports by command.
+//! * [`telemetry`] names the metrics, [`trace`] the spans.
 //!
 //! * [`lease`] says which of several instances does what; [`forward`] sends commands to the one that has their shard.
 //!
@@ -16,6 +17,7 @@ pub mod consume;
 pub mod contract;
 pub mod effects;
 mod execute;
+pub mod finding;
 mod folded;
 pub mod forward;
 mod index;
@@ -28,6 +30,7 @@ pub mod retry;
 pub mod route;
 mod snapshot;
 pub mod telemetry;
+pub mod trace;
 mod writer;
 
 pub use effects::{EffectRow, EffectState, EffectStore, Parked, ParkedState, Plan, Planned, Settlement, StoreError};

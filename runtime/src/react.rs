@@ -164,6 +164,7 @@ impl<R: Reactor> Recorder<R> {
                     position: recorded.position,
                     event: event.id.to_string(),
                     correlation: event.correlationid.to_string(),
+                    traceparent: event.traceparent.as_deref().map(str::to_owned),
                     plan,
                 }));
             }

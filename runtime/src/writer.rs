@@ -17,12 +17,15 @@ use kernel::{
 use lru::LruCache;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::execute::{Environment, ExecutorRef, defect, outcome_unknown};
 use crate::folded::{BoxState, Folded};
 use crate::registry::ErasedDecider;
 use crate::retry::Backoff;
-use crate::{Answer, Append, AppendError, Freshness, Inspected, LogError, Lookup, Recorded, Request, clock, telemetry};
+use crate::{
+    Answer, Append, AppendError, Freshness, Inspected, LogError, Lookup, Recorded, Request, clock, telemetry, trace,
+};
 
 /// Something to do on one stream.
 pub(crate) struct Job {
@@ -170,8 +173,11 @@ impl Work {
             return folded;
         }
         let mut folded = match ask {
-            Ask::Execute { request, taken_at, reply } => {
-                let (result, folded) = self.in_time(self.execute(*request, taken_at, folded)).await;
+            Ask::Execute { mut request, taken_at, reply } => {
+                let span = tracing::info_span!(target: trace::TARGET, parent: None, "decide", stream = %self.stream);
+                trace::step(&span, &mut request.traceparent);
+                let deciding = self.execute(*request, taken_at, folded).instrument(span);
+                let (result, folded) = self.in_time(deciding).await;
                 // The caller may have given up waiting; the outcome stands all the same.
                 let _ = reply.send(result);
                 folded
@@ -424,7 +430,7 @@ impl Work {
             payload: bytes::Bytes::copy_from_slice(payload),
             types: types.join(","),
         };
-        self.environment.log.append(append).await
+        self.environment.log.append(append).instrument(tracing::info_span!(target: trace::TARGET, "append")).await
     }
 
     /// Folds what the log has beyond `folded`.

@@ -6,6 +6,7 @@
 mod bus;
 mod cli;
 mod cluster;
+mod doctor;
 mod examples;
 mod http;
 mod instances;
@@ -17,3 +18,4 @@ mod serving;
 mod snapshots;
 mod stack;
 mod steps;
+mod telemetry;

@@ -1,18 +1,22 @@
-//! `airstream doctor`: what a start would use, and what would be in its way.
+//! `airstream doctor`: what a start would use, what would be in its way, and what servers of others do not promise.
 
 use embedded::{Finding, Status};
+use nats::Credentials;
+use runtime::finding::Severity;
 use serde_json::{Value, json};
 
 use super::Context;
 use crate::client::{Client, Target};
-use crate::config::without_password;
+use crate::config::{Config, without_password};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::state_file::Running;
 use crate::{listen, paths, up};
 
 /// The flags of `doctor`.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_long_help = "Exit code 6 when something is worth a look.\n\nExample:\n  airstream doctor --json")]
+#[command(
+    after_long_help = "Exit code 6 when something is worth a look. A `fail` would stop the start, a `warn` makes a promise weaker.\n\nExample:\n  airstream doctor --json"
+)]
 pub(crate) struct Arguments {}
 
 pub(crate) async fn run(context: &Context<'_>, _arguments: &Arguments) -> Outcome {
@@ -24,9 +28,9 @@ pub(crate) async fn run(context: &Context<'_>, _arguments: &Arguments) -> Outcom
         console.json(&json!({"status": word(worst), "items": items}))?;
     } else {
         for finding in &findings {
-            console.line(&format!("{:4}  {:16}  {}", word(finding.status), finding.name, finding.detail))?;
+            console.line(&format!("{:4}  {:29}  {}", word(finding.status), finding.name, finding.detail))?;
             if !finding.hint.is_empty() {
-                console.line(&format!("{:22}  -> {}", "", finding.hint))?;
+                console.line(&format!("{:35}  -> {}", "", finding.hint))?;
             }
         }
     }
@@ -54,16 +58,43 @@ async fn look(context: &Context<'_>) -> Outcome<Vec<Finding>> {
         servers.retain(|finding| finding.name != "lock");
     }
     findings.extend(servers);
-    for (name, url) in [("nats.url", &config.nats.url), ("postgres.url", &config.postgres.url)] {
-        if !url.is_empty() {
-            findings.push(ok(name, without_password(url)));
-        }
-    }
+    findings.extend(external(&config).await);
     match running {
         None => findings.push(port(&config.http.bind)),
         Some(running) => findings.push(stack(&running, Client::new(Target::local(&data_dir))?.ready().await)),
     }
     Ok(findings)
+}
+
+/// What instances take besides their pool: a connection per owner of something.
+const OWNERS: u32 = 8;
+
+/// Servers that are somebody else's are asked themselves.
+async fn external(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let nats = &config.nats;
+    if !nats.url.is_empty() {
+        findings.push(ok("nats.url", without_password(&nats.url)));
+        let user = Credentials { user: nats.user.clone(), password: nats.password.clone() };
+        let system = Credentials { user: nats.system_user.clone(), password: nats.system_password.clone() };
+        let expected = nats::Expected { replicas: nats.replicas, durable: nats.require_durable };
+        findings.extend(nats::examine(&nats.url, &user, &system, expected).await.into_iter().map(finding));
+    }
+    if !config.postgres.url.is_empty() {
+        findings.push(ok("postgres.url", without_password(&config.postgres.url)));
+        let needed = config.postgres.max_connections.saturating_add(OWNERS);
+        findings.extend(projections::examine(&config.postgres.url, needed).await.into_iter().map(finding));
+    }
+    findings
+}
+
+fn finding(found: runtime::finding::Finding) -> Finding {
+    let status = match found.severity {
+        Severity::Ok => Status::Ok,
+        Severity::Warn => Status::Warn,
+        Severity::Fail => Status::Fail,
+    };
+    Finding { name: found.code.to_owned(), status, detail: found.detail, hint: found.advice }
 }
 
 fn ok(name: &str, detail: String) -> Finding {
@@ -104,6 +135,11 @@ fn word(status: Status) -> &'static str {
     }
 }
 
+/// For programs: words may be said otherwise some day, codes stay.
+fn code(name: &str) -> String {
+    name.to_lowercase().replace(' ', "_")
+}
+
 fn document(finding: &Finding) -> Value {
-    json!({"name": finding.name, "status": word(finding.status), "detail": finding.detail, "hint": finding.hint})
+    json!({"code": code(&finding.name), "name": finding.name, "status": word(finding.status), "detail": finding.detail, "hint": finding.hint})
 }

@@ -6,6 +6,7 @@ use crate::failure::{Failure, Outcome};
 use crate::platform::{Addresses, Platform, Step};
 use crate::roles::Roles;
 use crate::signals::Signals;
+use crate::traces::Traces;
 use crate::{listen, logging};
 
 /// The flags of `serve`.
@@ -39,7 +40,8 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &Arguments) -> Outcome
             ));
         }
     }
-    logging::to_stderr(&config.log, context.console.verbose());
+    let traces = Traces::start(&config.telemetry)?;
+    logging::to_stderr(&config.log, context.console.verbose(), &traces);
     let mut signals = Signals::new()?;
     let platform = tokio::select! {
         started = Platform::start(&config, &addresses, arguments.roles, false, &config.development.token, &log_step) => started?,
@@ -50,6 +52,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &Arguments) -> Outcome
     tracing::info!("stopping: what was taken is finished");
     signals.exit_at_next();
     platform.stop().await;
+    traces.finish().await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::sys::statvfs::statvfs;
 use serde::Deserialize;
 
 use super::configuration::{Configuration, Routes};
@@ -20,6 +21,9 @@ use crate::secrets::write_private;
 use crate::state::{Process, StateFile};
 use crate::supervise::Server;
 use crate::users::RunAs;
+
+/// With this many bytes free a server whose disk was full can write again: a few blocks of the log.
+const ROOM: u64 = 32 * 1024 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ports {
@@ -133,6 +137,15 @@ impl Server for NatsServer {
         }
         self.set_ports(Some(ports));
         Ok(())
+    }
+
+    fn stalled(&self) -> Option<String> {
+        let ports = self.ports()?;
+        let reason = http_get(ports.monitor, "/healthz").err().filter(|reason| reason.contains("write error"))?;
+        // While the disk is full a restart would not even come back.
+        let disk = statvfs(&self.folder).ok()?;
+        let free = disk.blocks_available() as u64 * disk.fragment_size() as u64;
+        (free >= ROOM).then_some(reason)
     }
 
     fn stop_signal(&self) -> Signal {

@@ -7,7 +7,14 @@ use super::fresh_stream;
 use crate::{EffectState, EffectStore, Parked, ParkedState, Plan, Planned, Settlement, StoreError, clock};
 
 fn planned(stream: &StreamName, plan: Plan) -> Planned {
-    Planned { stream: stream.clone(), position: Position::at(1), event: "e.0".into(), correlation: "k".into(), plan }
+    Planned {
+        stream: stream.clone(),
+        position: Position::at(1),
+        event: "e.0".into(),
+        correlation: "k".into(),
+        traceparent: None,
+        plan,
+    }
 }
 
 fn effect(stream: &StreamName, name: &str) -> Planned {

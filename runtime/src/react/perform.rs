@@ -5,10 +5,11 @@ use std::time::Duration;
 use kernel::{CommandId, Problem};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{Reactor, Report, Verdict};
 use crate::retry::Backoff;
-use crate::{Commands, EffectRow, EffectState, Request, Settlement, clock, telemetry};
+use crate::{Commands, EffectRow, EffectState, Request, Settlement, clock, telemetry, trace};
 
 /// How long a report is repeated before the effect itself counts as undone. Doing it again is safe but rude: somebody
 /// outside gets the same request twice.
@@ -28,10 +29,30 @@ pub(super) async fn perform<R: Reactor>(
     longest: Duration,
     stop: &CancellationToken,
 ) -> Finished {
-    let verdict = match reactor.perform(&row).await {
-        Verdict::Done { note, report: Some(report) } => told(commands, &row, note, report, stop).await,
-        other => other,
+    // An effect without a time is due at once; how long it took to be recorded is the consumer's lag.
+    if row.due > kernel::Timestamp::UNIX_EPOCH {
+        let late = (clock::now() - row.due).to_std().unwrap_or_default();
+        metrics::histogram!(telemetry::EFFECT_LATENESS_SECONDS, "consumer" => R::NAME).record(late.as_secs_f64());
+    }
+    let span = tracing::info_span!(
+        target: trace::TARGET,
+        parent: None,
+        "effect",
+        otel.name = format!("effect {}", R::NAME),
+        stream = %row.stream,
+        effect = row.name,
+        correlation = row.correlation,
+        attempt = row.attempts,
+        outcome = tracing::field::Empty,
+    );
+    trace::continues(&span, row.traceparent.as_deref());
+    let trying = async {
+        match reactor.perform(&row).await {
+            Verdict::Done { note, report: Some(report) } => told(commands, &row, note, report, stop).await,
+            other => other,
+        }
     };
+    let verdict = trying.instrument(span.clone()).await;
     let (state, due, note, outcome) = match verdict {
         Verdict::Done { note, .. } => (EffectState::Done, None, note, "done"),
         Verdict::Retry { reason, after } => {
@@ -42,6 +63,7 @@ pub(super) async fn perform<R: Reactor>(
         }
         Verdict::Park { reason } => (EffectState::Parked, None, reason, "parked"),
     };
+    span.record("outcome", outcome);
     metrics::counter!(telemetry::EFFECTS_TOTAL, "consumer" => R::NAME, "outcome" => outcome).increment(1);
     if outcome != "done" {
         tracing::warn!(consumer = R::NAME, stream = %row.stream, effect = row.name, reason = note, outcome, "effect not done");
@@ -98,6 +120,7 @@ async fn tell(commands: &dyn Commands, row: &EffectRow, report: &Report) -> Resu
     let request = Request {
         correlation: Some(row.correlation.clone()),
         causation: Some(row.event.clone()),
+        traceparent: trace::current(),
         ..Request::internal(report.to.clone(), report.command, body).with_id(id)
     };
     commands.execute(request).await.map(|_| ())

@@ -16,7 +16,7 @@ use super::perform::{Finished, perform};
 use super::{News, Options, Reactor};
 use crate::lease::{Lease, Term};
 use crate::retry::Backoff;
-use crate::{Commands, EffectRow, EffectState, EffectStore, Settlement, StoreError, clock};
+use crate::{Commands, EffectRow, EffectState, EffectStore, Settlement, StoreError, clock, telemetry};
 
 /// Longest sleep. The monotonic clock stands still while a machine is suspended; due times do not.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -158,6 +158,9 @@ impl<R: Reactor> Runner<R> {
         commands: Arc<dyn Commands>,
         options: Options,
     ) -> Self {
+        for outcome in ["done", "retry", "parked"] {
+            metrics::counter!(telemetry::EFFECTS_TOTAL, "consumer" => R::NAME, "outcome" => outcome).increment(0);
+        }
         let permits = || Arc::new(Semaphore::new(options.concurrency.max(1)));
         let (quick, outward) = (permits(), permits());
         Self { reactor, lease, store, commands, options, quick, outward, tasks: TaskTracker::new() }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kernel::{CommandId, PrincipalId, Problem};
 use nats::{Handle, Incoming, Reply, headers, subjects};
-use runtime::{Answer, Commands, Request};
+use runtime::{Answer, Commands, Request, trace};
 
 use rest::Access;
 
@@ -25,7 +25,16 @@ pub fn commands(commands: Arc<dyn Commands>, access: Arc<dyn Access>) -> Handle 
 
 async fn execute(commands: &dyn Commands, access: &dyn Access, message: &Incoming) -> Result<Answer, Problem> {
     let header = |name: &str| message.header(name).map(str::to_owned);
-    let request = request(message.subject(), message.payload().clone(), access, &header).await?;
+    let mut request = request(message.subject(), message.payload().clone(), access, &header).await?;
+    let span = tracing::info_span!(
+        target: trace::TARGET,
+        parent: None,
+        "bus",
+        otel.kind = "server",
+        messaging.system = "nats",
+        messaging.destination.name = message.subject(),
+    );
+    trace::step(&span, &mut request.traceparent);
     commands.execute(request).await
 }
 

@@ -17,16 +17,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use kernel::Problem;
-use metrics_exporter_prometheus::PrometheusHandle;
 use nats::Connection;
 use projections::{Database, Fold, Progress, RolledBack};
 use rest::{Access, Fault};
 use runtime::consume::HandleError;
-use runtime::{Commands, Executor, Log};
+use runtime::{Commands, Executor, Log, telemetry, trace};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument as _;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -92,8 +92,8 @@ pub struct Parts {
     pub access: Arc<dyn Access>,
     /// What operators can do.
     pub operations: Arc<dyn Operations>,
-    /// Renders metrics.
-    pub metrics: PrometheusHandle,
+    /// Renders metrics, in the text format of Prometheus.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Routes of services.
     pub services: Vec<OpenApiRouter>,
 }
@@ -139,7 +139,7 @@ fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router
     let description = Arc::new(description);
     let inside = inside
         .route("/openapi.json", get(move || async move { Json((*description).clone()) }))
-        .route("/metrics", get(move || async move { metrics_text(&metrics) }))
+        .route("/metrics", get(move || async move { metrics_text(metrics()) }))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(middleware::from_fn_with_state(access, authenticate));
@@ -151,8 +151,8 @@ fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router
         .layer(middleware::from_fn(traced))
 }
 
-fn metrics_text(metrics: &PrometheusHandle) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render()).into_response()
+fn metrics_text(text: String) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
 async fn authenticate(
@@ -173,18 +173,49 @@ async fn authenticate(
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Gives every request an id, the caller's own if it has one, and writes one line when it is answered.
-async fn traced(request: Request, next: Next) -> Response {
+/// W3C trace context, as a caller gives it and as the routes see it.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// And as an answer tells it: where the trace of this request goes on.
+const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
+
+/// Methods that may become a label: a caller can make up others without end.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// Gives every request an id, the caller's own if it has one, begins its span, and writes one line when it is answered.
+async fn traced(mut request: Request, next: Next) -> Response {
     let given = request.headers().get(&REQUEST_ID).filter(|id| !id.is_empty() && id.len() <= 128).cloned();
     let fresh = || HeaderValue::from_str(&runtime::clock::fresh_id("req_")).ok();
     let id = given.or_else(fresh).unwrap_or(HeaderValue::from_static("req_unknown"));
     let (method, began) = (request.method().clone(), std::time::Instant::now());
     let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
-    let mut response = next.run(request).await;
+    let method_label = METHODS.into_iter().find(|known| *known == method.as_str()).unwrap_or("other");
+    let span = tracing::info_span!(
+        target: trace::TARGET,
+        parent: None,
+        "http",
+        otel.name = format!("{method_label} {route}"),
+        otel.kind = "server",
+        http.request.method = method_label,
+        http.route = route.as_str(),
+        http.response.status_code = tracing::field::Empty,
+    );
+    let mut context = request.headers().get(&TRACEPARENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    trace::step(&span, &mut context);
+    let own = trace::traceparent(&span).and_then(|own| HeaderValue::from_str(&own).ok());
+    if let Some(own) = &own {
+        // What a route passes on continues this span.
+        request.headers_mut().insert(TRACEPARENT, own.clone());
+    }
+    let _in_hand = telemetry::InHand::at("http");
+    let mut response = next.run(request).instrument(span.clone()).await;
+    if let Some(own) = own {
+        response.headers_mut().insert(TRACERESPONSE, own);
+    }
+    span.record("http.response.status_code", response.status().as_u16());
     let (status, took) = (response.status().as_u16(), began.elapsed());
     tracing::debug!(%method, route, status, took_ms = took.as_millis() as u64, request_id = ?id, "answered");
-    let labels = [("method", method.to_string()), ("route", route), ("status", status.to_string())];
-    metrics::histogram!("airstream_http_request_duration_seconds", &labels).record(took.as_secs_f64());
+    let labels = [("method", method_label.to_owned()), ("route", route), ("status", status.to_string())];
+    metrics::histogram!(telemetry::HTTP_REQUEST_DURATION_SECONDS, &labels).record(took.as_secs_f64());
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }

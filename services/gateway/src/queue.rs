@@ -15,7 +15,7 @@ use kernel::{CommandId, Problem, StreamName, TenantId, Timestamp};
 use nats::{Delivery, WorkQueue, headers};
 use runtime::lease::{Lease, Term};
 use runtime::retry::Backoff;
-use runtime::{Commands, Request};
+use runtime::{Commands, Request, trace};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -154,8 +154,17 @@ impl Work {
         let name = format!("queue_{sequence:x}_{:x}", taken_at.timestamp_micros());
         let header = |name: &str| delivery.header(name).map(str::to_owned);
         let request = bus::request(delivery.subject(), delivery.payload().clone(), &*self.access, &header).await;
+        let span = tracing::info_span!(
+            target: trace::TARGET,
+            parent: None,
+            "queue",
+            otel.kind = "consumer",
+            messaging.system = "nats",
+            messaging.destination.name = delivery.subject(),
+        );
         let outcome = match request {
-            Ok(request) => {
+            Ok(mut request) => {
+                trace::step(&span, &mut request.traceparent);
                 let id = request.id.clone().map_or_else(|| CommandId::new(&name), Ok);
                 match id {
                     Ok(id) => self.until_decided(request.with_id(id)).await,

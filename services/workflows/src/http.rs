@@ -69,6 +69,9 @@ impl Client {
         if let Ok(key) = HeaderValue::from_str(key) {
             headers.insert("idempotency-key", key);
         }
+        if let Some(Ok(context)) = runtime::trace::current().map(HeaderValue::try_from) {
+            headers.insert("traceparent", context);
+        }
         for (name, value) in &request.headers {
             // Checked when the workflow was defined.
             if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
