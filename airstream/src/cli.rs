@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    command, completion, config, doctor, down, event, logs, migrate, parked, projection, serve, status, workflow,
+    backup, command, completion, config, doctor, down, event, logs, migrate, parked, projection, restore, serve,
+    status, workflow,
 };
 use crate::up;
 
@@ -88,6 +89,11 @@ pub(crate) enum Command {
     Doctor(doctor::Arguments),
     /// Bring the database's tables up to date
     Migrate(migrate::Arguments),
+    /// Make backups of a running stack, list and verify them
+    #[command(subcommand, alias = "backups")]
+    Backup(backup::Verb),
+    /// Make a stack from a backup
+    Restore(restore::Arguments),
     /// Show the configuration and where it comes from
     #[command(subcommand)]
     Config(config::Verb),
@@ -128,6 +134,8 @@ impl Command {
                 | Command::Serve(_)
                 | Command::Doctor(_)
                 | Command::Migrate(_)
+                | Command::Backup(_)
+                | Command::Restore(_)
         )
     }
 }

@@ -1,5 +1,6 @@
 //! One file per noun. Each has its part of the command line and what is done about it.
 
+pub(crate) mod backup;
 pub(crate) mod command;
 pub(crate) mod completion;
 pub(crate) mod config;
@@ -11,6 +12,7 @@ pub(crate) mod logs;
 pub(crate) mod migrate;
 pub(crate) mod parked;
 pub(crate) mod projection;
+pub(crate) mod restore;
 mod run;
 pub(crate) mod serve;
 pub(crate) mod status;
@@ -71,6 +73,8 @@ pub(crate) async fn run(cli: Cli, console: &Console) -> Outcome {
         Command::Serve(arguments) => serve::run(&context, arguments).await,
         Command::Doctor(arguments) => doctor::run(&context, arguments).await,
         Command::Migrate(arguments) => migrate::run(&context, arguments).await,
+        Command::Backup(verb) => backup::run(&context, verb).await,
+        Command::Restore(arguments) => restore::run(&context, arguments).await,
         Command::Config(verb) => config::run(&context, verb),
         Command::Commands(verb) => command::run(&context, verb).await,
         Command::Events(verb) => event::run(&context, verb).await,

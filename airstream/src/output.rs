@@ -185,6 +185,20 @@ impl Console {
         bar
     }
 
+    /// A bar that counts bytes; without a total, a sign of life that counts them.
+    pub(crate) fn bytes_bar(&self, what: &str, total: Option<u64>) -> ProgressBar {
+        let (bar, template) = match total {
+            Some(total) => (ProgressBar::new(total), "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}"),
+            None => (ProgressBar::new_spinner(), "{spinner} {msg} {bytes}"),
+        };
+        let bar = self.hidden_or(bar);
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(what.to_owned());
+        bar
+    }
+
     /// A sign of life on stderr for something without a known end; hidden when nobody watches.
     pub(crate) fn spinner(&self) -> ProgressBar {
         let spinner = self.hidden_or(ProgressBar::new_spinner());
@@ -231,6 +245,11 @@ pub(crate) fn seconds(time: &str) -> String {
     chrono::DateTime::parse_from_rfc3339(time)
         .map(|time| time.to_utc().to_rfc3339_opts(chrono::SecondsFormat::Secs, true))
         .unwrap_or_else(|_| time.to_owned())
+}
+
+/// A number of bytes for people.
+pub(crate) fn bytes(number: u64) -> String {
+    indicatif::BinaryBytes(number).to_string()
 }
 
 /// At most so many characters, the last of them saying that there are more.

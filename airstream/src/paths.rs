@@ -50,6 +50,11 @@ pub(crate) fn make_log_dir(data_dir: &Path) -> Outcome {
     DirBuilder::new().recursive(true).mode(0o700).create(log_dir(data_dir)).map_err(failed)
 }
 
+/// Where backups are made when nobody says where.
+pub(crate) fn backups(data_dir: &Path) -> PathBuf {
+    data_dir.join("backups")
+}
+
 /// Opens a log for appending, an overgrown one anew.
 pub(crate) fn open_log(path: &Path) -> io::Result<File> {
     if path.metadata().is_ok_and(|found| found.len() > ROTATE_BYTES) {

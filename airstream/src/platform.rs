@@ -31,6 +31,7 @@ use workflows::work::{Tasks, WorkDoor};
 use crate::config::Config;
 use crate::roles::Roles;
 
+pub(crate) use self::projections::refills;
 pub(crate) use access::{nats_doors, nats_users};
 
 /// Where the servers are and who we are there.
@@ -121,6 +122,12 @@ impl Platform {
         let migrated =
             migrate(database.pool()).await.context("could not bring the database to the newest migration")?;
         on_step(Step::Migrated { applied: migrated.applied, total: migrated.total });
+        if let Some(backup) = ::projections::backup::unfinished(database.pool()).await? {
+            anyhow::bail!(
+                "a restore of {backup} was begun here and did not come to its end: let it finish, or ask for it again \
+                 with `airstream restore`"
+            );
+        }
 
         let credentials = Credentials { user: addresses.nats_user.clone(), password: addresses.nats_password.clone() };
         let connection = Connection::open(&addresses.nats_url, &credentials, "airstream")

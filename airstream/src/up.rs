@@ -240,7 +240,7 @@ pub(crate) fn stack_options(config: &Config, ephemeral: bool) -> Outcome<embedde
 }
 
 /// Our own server's users, or those configured for somebody else's.
-fn addresses(config: &Config, stack: &Stack) -> Addresses {
+pub(crate) fn addresses(config: &Config, stack: &Stack) -> Addresses {
     let (nats, configured) = (stack.nats(), &config.nats);
     let (system_user, system_password) = match nats.users.get("sys") {
         Some(password) => ("sys".to_owned(), password.clone()),

@@ -90,7 +90,12 @@ impl Directory {
     }
 
     pub(crate) fn secrets(&self) -> PathBuf {
-        self.path.join("secrets.json")
+        Directory::secrets_in(&self.path)
+    }
+
+    /// The same for a folder that we do not hold.
+    pub(crate) fn secrets_in(path: &Path) -> PathBuf {
+        path.join("secrets.json")
     }
 
     /// `s/`, or a short folder in the temporary one when the path to `s/` is too long for a socket.

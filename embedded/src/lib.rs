@@ -37,7 +37,7 @@ mod wait;
 
 pub use doctor::{Finding, Status, doctor};
 pub use error::StartError;
-pub use nats::{NatsAddress, NatsMember, example_cluster};
+pub use nats::{NatsAddress, NatsMember, example_cluster, nats_login};
 /// Signals for [`Stack::kill_child`].
 pub use nix::sys::signal::Signal;
 pub use options::{NatsUser, Options, default_cache_dir, default_data_dir};

@@ -86,6 +86,15 @@ impl NatsAddress {
     }
 }
 
+/// The user that may do everything, with its password, of the private server that runs or has run in a stack's folder. `None`
+/// where there is no such server, or its passwords are not ours to read.
+pub fn nats_login(data_dir: &Path) -> Option<(String, String)> {
+    let mut secrets = Secrets::load(&Directory::secrets_in(data_dir)).ok()?;
+    let name = format!("nats/{INTERNAL_USER}");
+    let password = secrets.knows(&name).then(|| secrets.password(&name).ok())??;
+    Some((INTERNAL_USER.to_owned(), password))
+}
+
 /// One account, with the passwords of its users by their full names.
 #[derive(Debug, Clone)]
 pub(crate) struct Account {

@@ -1,5 +1,6 @@
 //! All servers together.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -187,7 +188,22 @@ impl Stack {
         stopped.unwrap_or_default()
     }
 
+    /// As [`Stack::stop`], and has the disk keep what NATS has stored. For a stack that was filled without
+    /// [`Options::nats_sync_always`]: one wait at the end instead of one per message.
+    pub async fn stop_and_sync(self) -> Result<StopReport, StartError> {
+        on_own_thread(move || {
+            let report = self.stop_children();
+            sync_all_below(&self.directory.nats())?;
+            Ok(report)
+        })
+        .await?
+    }
+
     fn stop_blocking(self) -> StopReport {
+        self.stop_children()
+    }
+
+    fn stop_children(&self) -> StopReport {
         let children = thread::scope(|scope| {
             let ours = self.nats.iter().chain(&self.postgres);
             let stopping: Vec<_> = ours.map(|supervisor| scope.spawn(|| supervisor.stop())).collect();
@@ -203,4 +219,19 @@ impl Stack {
     pub(crate) fn test_accounts(&self) -> &[Account] {
         &self.test_accounts
     }
+}
+
+/// Files first, then the folder that names them.
+fn sync_all_below(folder: &Path) -> Result<(), StartError> {
+    let failed = |error| StartError::io("sync", folder, error);
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let kind = entry.file_type().map_err(failed)?;
+        if kind.is_dir() {
+            sync_all_below(&entry.path())?;
+        } else if kind.is_file() {
+            File::open(entry.path()).and_then(|file| file.sync_all()).map_err(failed)?;
+        }
+    }
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }

@@ -4,6 +4,7 @@
 //! part of the language that services speak; their grammar is in [`subjects`].
 
 mod ack;
+pub mod backup;
 mod batch;
 mod committer;
 mod connection;

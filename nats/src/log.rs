@@ -7,6 +7,7 @@ use kernel::{Position, StreamName};
 use runtime::{Append, AppendError, Filter, Freshness, Log, LogError, Page, Reader, Recorded};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::backup::RESTORED;
 use crate::committer::{self, Waiting};
 use crate::patience::ONE_READ;
 use crate::{Connection, read, topology};
@@ -73,9 +74,11 @@ impl Log for JetStreamLog {
     }
 
     async fn identity(&self) -> Result<String, LogError> {
-        // The server keeps it over restarts and gives a new one to a stream that is made anew or restored.
+        // The server keeps the moment over restarts and gives a new one to a stream that is made anew. One that was restored has
+        // our mark as well: servers before 2.15 give it the moment of the one that was backed up.
         let info = self.info("ask which log this is").await?;
-        Ok(format!("log_{:x}", info.created.timestamp_micros()))
+        let restored = info.config.metadata.get(RESTORED).map(|mark| format!("_{mark}")).unwrap_or_default();
+        Ok(format!("log_{:x}{restored}", info.created.timestamp_micros()))
     }
 
     async fn head(&self) -> Result<Position, LogError> {

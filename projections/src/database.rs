@@ -25,9 +25,18 @@ impl Database {
     /// # Errors
     /// When the address is not one, or nobody answers there.
     pub async fn open(url: &str, max_connections: u32) -> Result<Self, Failure> {
+        Self::open_as("airstream", url, max_connections).await
+    }
+
+    /// As [`Database::open`], with another name in the server's list of sessions than those that work with the tables have: a
+    /// restore must be able to see that it is alone.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub async fn open_as(name: &str, url: &str, max_connections: u32) -> Result<Self, Failure> {
         let options = PgConnectOptions::from_str(url)
             .map_err(Failure::attempting("read the address of Postgres"))?
-            .application_name("airstream")
+            .application_name(name)
             // Never the default `"$user", public`: a role called like one of our schemas would look for the list of
             // applied migrations there, find none, and begin anew.
             .options([("search_path", "public"), ABANDONED])

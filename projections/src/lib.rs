@@ -6,6 +6,7 @@
 //! **Invariant**: a projector sees only events. It has no clock and asks nobody, so that replaying gives the same rows.
 
 mod at_least;
+pub mod backup;
 pub mod commits;
 mod copy;
 mod database;

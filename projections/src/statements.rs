@@ -1,6 +1,8 @@
 //! Every statement of this crate, for the test that prepares them against the migrated schema.
 
-use crate::{commits, effects, examine, inbox, leases, lot, machinery, rebuild, runs, snapshots, status, workflows};
+use crate::{
+    backup, commits, effects, examine, inbox, leases, lot, machinery, rebuild, runs, snapshots, status, workflows,
+};
 
 /// Each statement with the schema that its unqualified names stand in.
 #[must_use]
@@ -84,5 +86,12 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("public", lot::SKIP),
         ("public", lot::IS_SKIPPED),
         ("public", lot::SKIP_EFFECT),
+        ("public", backup::FARTHEST),
+        ("public", backup::UNFINISHED),
+        ("public", backup::OTHERS),
+        ("public", backup::WORKED),
+        ("public", backup::ALONE),
+        ("public", backup::REACHED),
+        ("public", backup::ADOPT),
     ]
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests report by panicking")]
 
+mod backup;
 mod bus;
 mod cli;
 mod cluster;

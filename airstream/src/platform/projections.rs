@@ -4,7 +4,10 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use gateway::{Known, Operations};
+use kernel::Position;
+use projections::backup::refill;
 use projections::commits::Commits;
 use projections::inbox::Inbox;
 use projections::runs::Runs;
@@ -69,6 +72,36 @@ pub(super) fn leases() -> Vec<String> {
     let mut wants = Wants(Vec::new());
     each(&mut wants);
     wants.0
+}
+
+/// A projection's name and the work of filling it.
+type Refill = (&'static str, BoxFuture<'static, Result<Position, HandleError>>);
+
+/// Hears how many messages are folded, of how many.
+type Heard = Arc<dyn Fn(u64, u64) + Send + Sync>;
+
+struct Refills<'a> {
+    database: &'a Database,
+    log: &'a Arc<dyn Log>,
+    of_log: &'a str,
+    heard: Heard,
+    all: Vec<Refill>,
+}
+
+impl EachProjector for Refills<'_> {
+    fn visit<P: Projector>(&mut self) {
+        let (database, log, heard) = (self.database.clone(), Arc::clone(self.log), Arc::clone(&self.heard));
+        let of_log = self.of_log.to_owned();
+        let work = async move { refill::<P>(&database, &log, &of_log, |done, total| heard(done, total)).await };
+        self.all.push((P::NAME, Box::pin(work)));
+    }
+}
+
+/// The work of filling every projection from a restored log, up to the checkpoints that it has for the log of that name.
+pub(crate) fn refills(database: &Database, log: &Arc<dyn Log>, of_log: &str, heard: Heard) -> Vec<Refill> {
+    let mut refills = Refills { database, log, of_log, heard, all: Vec::new() };
+    each(&mut refills);
+    refills.all
 }
 
 /// What operators can have done to projections.
