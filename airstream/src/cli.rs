@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    backup, command, completion, config, doctor, down, event, logs, migrate, parked, projection, restore, serve,
+    backup, bench, command, completion, config, doctor, down, event, logs, migrate, parked, projection, restore, serve,
     status, workflow,
 };
 use crate::up;
@@ -115,6 +115,9 @@ pub(crate) enum Command {
     /// Events and effects that could not be handled
     #[command(subcommand)]
     Parked(parked::Verb),
+    /// Measure what we do against what the machine could do
+    #[command(subcommand)]
+    Bench(bench::Verb),
     /// Print a completion script for a shell
     Completion(completion::Arguments),
     /// Print the version
@@ -136,6 +139,7 @@ impl Command {
                 | Command::Migrate(_)
                 | Command::Backup(_)
                 | Command::Restore(_)
+                | Command::Bench(_)
         )
     }
 }

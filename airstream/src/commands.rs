@@ -1,6 +1,7 @@
 //! One file per noun. Each has its part of the command line and what is done about it.
 
 pub(crate) mod backup;
+pub(crate) mod bench;
 pub(crate) mod command;
 pub(crate) mod completion;
 pub(crate) mod config;
@@ -82,6 +83,7 @@ pub(crate) async fn run(cli: Cli, console: &Console) -> Outcome {
         Command::Projections(verb) => projection::run(&context, verb).await,
         Command::Instances => instance::run(&context).await,
         Command::Parked(verb) => parked::run(&context, verb).await,
+        Command::Bench(verb) => bench::run(&context, verb).await,
         Command::Completion(arguments) => completion::run(&context, arguments),
         Command::Version => completion::version(&context),
     }

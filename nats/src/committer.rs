@@ -1,15 +1,15 @@
 //! Group commit. While one group is being flushed to disk, the next one gathers: many commits share the price of one
-//! flush, and a lone commit does not wait for company.
+//! flush, and a lone commit does not wait for company. Under load the next one does not wait for the one before to come
+//! back either: their streams differ, and each commit has its own guard.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
 use futures::future::join_all;
 use kernel::Position;
 use runtime::{Append, AppendError, telemetry, trace};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tracing::{Instrument as _, Span};
 
 use crate::Connection;
@@ -29,49 +29,71 @@ pub(crate) struct Waiting {
     pub(crate) reply: oneshot::Sender<Result<Position, AppendError>>,
 }
 
-/// A group that is not answered by then does not hold up the next one. Usually one group is on its way, because gathering
-/// is what makes them large; but what was sent to a server that is gone is waited for in vain.
+/// Groups under way at once: while the server flushes one, the next is built and sent.
+const MAX_UNDER_WAY: usize = 2;
+
+/// Commits that are worth flushes of their own while another group is under way. Fewer than these wait for it to come
+/// back, and for company: two small groups cost the disk twice what one costs.
+const WORTH_DEPARTING: usize = 100;
+
+/// A group that is not answered by then does not hold up the others any more: what was sent to a server that is gone is
+/// waited for in vain.
 const LATE: Duration = Duration::from_millis(500);
 
 /// Late groups at once: enough for one per [`LATE`] until the first one is given up.
 const MAX_LATE: usize = 8;
 
-/// Runs until every sender is gone and every group is answered.
+/// Runs until every sender is gone and everything taken is answered.
 pub(crate) async fn run(connection: Connection, mut inbox: mpsc::Receiver<Waiting>) {
     let mut gathered: Vec<Waiting> = Vec::new();
-    let mut late = JoinSet::new();
-    while let Some(first) = inbox.recv().await {
-        gathered.push(first);
-        loop {
-            let group = take_group(&mut gathered, &mut inbox);
-            if group.is_empty() {
-                break;
+    let mut under_way = JoinSet::new();
+    let mut departures: HashMap<task::Id, Instant> = HashMap::new();
+    let mut open = true;
+    while open || !gathered.is_empty() || !under_way.is_empty() {
+        while gathered.len() < MAX_BATCH
+            && let Ok(waiting) = inbox.try_recv()
+        {
+            gathered.push(waiting);
+        }
+        let in_time = departures.values().filter(|departed| departed.elapsed() < LATE);
+        let (expected, oldest) = (in_time.clone().count(), in_time.min().copied());
+        let departs = under_way.len() < MAX_UNDER_WAY + MAX_LATE
+            && match expected {
+                0 => !gathered.is_empty(),
+                MAX_UNDER_WAY.. => false,
+                _ => gathered.len() >= WORTH_DEPARTING,
+            };
+        if departs {
+            let departing = under_way.spawn(timed(connection.clone(), take_group(&mut gathered)));
+            departures.insert(departing.id(), Instant::now());
+            continue;
+        }
+        let next_late = oldest.map(|departed| (departed + LATE).into());
+        tokio::select! {
+            Some(back) = under_way.join_next_with_id() => {
+                let id = back.map_or_else(|error| error.id(), |(id, ())| id);
+                departures.remove(&id);
             }
-            metrics::histogram!(telemetry::GROUP_COMMIT_SIZE).record(group.len() as f64);
-            let mut writing = write_timed(connection.clone(), group).boxed();
-            if tokio::time::timeout(LATE, &mut writing).await.is_err() {
-                late.spawn(writing);
-            }
-            while late.try_join_next().is_some() || late.len() >= MAX_LATE && late.join_next().await.is_some() {}
+            received = inbox.recv(), if open && gathered.len() < MAX_BATCH => match received {
+                Some(waiting) => gathered.push(waiting),
+                None => open = false,
+            },
+            () = tokio::time::sleep_until(next_late.unwrap_or_else(tokio::time::Instant::now)), if next_late.is_some() => {}
         }
     }
-    while late.join_next().await.is_some() {}
 }
 
-async fn write_timed(connection: Connection, group: Vec<Waiting>) {
+async fn timed(connection: Connection, group: Vec<Waiting>) {
     let began = Instant::now();
+    metrics::histogram!(telemetry::GROUP_COMMIT_SIZE).record(group.len() as f64);
     let span = span_of(&group);
     write(&connection, group).instrument(span).await;
     metrics::histogram!(telemetry::APPEND_DURATION_SECONDS).record(began.elapsed().as_secs_f64());
 }
 
 /// Everything that waits, up to the limits, at most one commit per stream: a batch takes one literal guard per subject.
-fn take_group(gathered: &mut Vec<Waiting>, inbox: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
-    while gathered.len() < MAX_BATCH
-        && let Ok(waiting) = inbox.try_recv()
-    {
-        gathered.push(waiting);
-    }
+/// A commit whose stream is in a group that is under way may go along: its guard decides, as it would have later.
+fn take_group(gathered: &mut Vec<Waiting>) -> Vec<Waiting> {
     let mut group: Vec<Waiting> = Vec::new();
     let (mut later, mut bytes, mut streams) = (Vec::new(), 0, HashSet::new());
     for waiting in gathered.drain(..) {

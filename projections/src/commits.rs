@@ -29,21 +29,24 @@ impl Projector for Commits {
     const TABLES: &'static [&'static str] = &["commits"];
 
     async fn apply(commits: &[CommitFacts<'_>], tables: &mut PgConnection) -> Result<(), ProjectError> {
-        let column = |of: fn(&CommitFacts<'_>) -> String| commits.iter().map(of).collect::<Vec<String>>();
-        let types = |facts: &CommitFacts<'_>| {
-            facts.commit.events.iter().map(|event| event.type_name.as_ref()).collect::<Vec<_>>().join(",")
+        fn column<'a, T>(commits: &'a [CommitFacts<'_>], of: impl Fn(&'a CommitFacts<'_>) -> T) -> Vec<T> {
+            commits.iter().map(of).collect()
+        }
+        let types = |facts: &CommitFacts<'_>| match facts.commit.events.as_slice() {
+            [only] => only.type_name.to_string(),
+            events => events.iter().map(|event| event.type_name.as_ref()).collect::<Vec<_>>().join(","),
         };
         sqlx::query(INSERT)
-            .bind(column(|facts| facts.stream.tenant.to_string()))
-            .bind(column(|facts| facts.stream.category.to_string()))
-            .bind(column(|facts| facts.stream.id.to_string()))
-            .bind(column(|facts| facts.commit.id().to_owned()))
-            .bind(commits.iter().map(|facts| machinery::number(facts.position)).collect::<Vec<_>>())
-            .bind(commits.iter().map(|facts| facts.commit.version_after() as i64).collect::<Vec<_>>())
-            .bind(column(|facts| facts.commit.first().command.to_string()))
-            .bind(column(|facts| facts.commit.first().actor.to_string()))
-            .bind(commits.iter().map(types).collect::<Vec<_>>())
-            .bind(commits.iter().map(|facts| facts.commit.first().time).collect::<Vec<Timestamp>>())
+            .bind(column(commits, |facts| facts.stream.tenant.as_str()))
+            .bind(column(commits, |facts| facts.stream.category.as_str()))
+            .bind(column(commits, |facts| facts.stream.id.as_str()))
+            .bind(column(commits, |facts| facts.commit.id()))
+            .bind(column(commits, |facts| machinery::number(facts.position)))
+            .bind(column(commits, |facts| facts.commit.version_after() as i64))
+            .bind(column(commits, |facts| facts.commit.first().command.as_ref()))
+            .bind(column(commits, |facts| facts.commit.first().actor.as_ref()))
+            .bind(column(commits, types))
+            .bind(column(commits, |facts| facts.commit.first().time))
             .execute(tables)
             .await?;
         Ok(())

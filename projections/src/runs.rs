@@ -2,10 +2,11 @@
 //!
 //! A batch loads the rows it touches, folds its events into them, and writes each row back once.
 
+mod fold;
 mod read;
 mod rows;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use kernel::TenantId;
@@ -14,9 +15,10 @@ use sqlx::PgConnection;
 use crate::machinery;
 use crate::projector::{CommitFacts, ProjectError, Projector};
 
+use fold::Rows;
 pub(crate) use read::{GET, LIST, STEPS};
 pub use read::{RunRow, StepRow, get, list, steps};
-use rows::Fold;
+use rows::Written;
 pub(crate) use rows::{LOAD_RUNS, LOAD_STEPS, STORE_RUNS, STORE_STEPS};
 
 /// The projector.
@@ -30,41 +32,110 @@ impl Projector for Runs {
     const TABLES: &'static [&'static str] = &["runs", "steps"];
 
     async fn apply(commits: &[CommitFacts<'_>], tables: &mut PgConnection) -> Result<(), ProjectError> {
-        let mut fold = Fold::load(commits, tables).await?;
-        fold_all(&mut fold, commits)?;
-        fold.store(tables).await?;
+        let touched = touched(commits, tables).await?;
+        store(touched.iter(), tables).await?;
         Ok(())
     }
 
     async fn load(commits: &[CommitFacts<'_>], tables: &mut PgConnection) -> Result<(), ProjectError> {
-        // What begins in this batch has no rows yet: no need to look for them, and no need to merge them.
-        let begins = |facts: &CommitFacts<'_>| facts.commit.first().streamversion == 1;
-        let fresh: BTreeSet<Key> = commits.iter().filter(|facts| begins(facts)).map(key).collect();
-        let known: Vec<&CommitFacts<'_>> = commits.iter().filter(|facts| !fresh.contains(&key(facts))).collect();
-        let mut fold = Fold::load(known, tables).await?;
-        fold_all(&mut fold, commits)?;
-        fold.copy_out(&fresh, tables).await?;
-        fold.store(tables).await?;
+        let begun = begun(commits);
+        let touched = touched(commits, tables).await?;
+        let (new, known): (Vec<_>, Vec<_>) = touched.iter().partition(|(key, _)| begun.contains(*key));
+        copy_out(new.into_iter(), tables).await?;
+        store(known.into_iter(), tables).await?;
         Ok(())
     }
 }
 
-fn key(facts: &CommitFacts<'_>) -> Key {
-    (facts.stream.tenant.to_string(), facts.stream.id.to_string())
+/// A tenant and a run: the key of a row.
+type Key<'a> = (&'a str, &'a str);
+
+fn key<'a>(facts: &CommitFacts<'a>) -> Key<'a> {
+    (facts.stream.tenant.as_str(), facts.stream.id.as_str())
 }
 
-fn fold_all(fold: &mut Fold, commits: &[CommitFacts<'_>]) -> Result<(), ProjectError> {
+/// Runs whose first commit is in the batch. They begin anew: whatever rows there may be, from an earlier delivery, have
+/// nothing to say.
+fn begun<'a>(commits: &[CommitFacts<'a>]) -> BTreeSet<Key<'a>> {
+    commits.iter().filter(|facts| facts.commit.first().streamversion == 1).map(key).collect()
+}
+
+/// The rows that a batch touches, as they are after it.
+async fn touched<'a>(
+    commits: &[CommitFacts<'a>],
+    tables: &mut PgConnection,
+) -> Result<BTreeMap<Key<'a>, Rows>, ProjectError> {
+    let begun = begun(commits);
+    let known: BTreeSet<Key<'_>> = commits.iter().map(key).filter(|key| !begun.contains(key)).collect();
+    let mut touched = stored(&known, tables).await?;
     for facts in commits {
-        let key = key(facts);
+        let rows = touched.entry(key(facts)).or_default();
         for envelope in &facts.commit.events {
-            fold.event(&key, envelope.decode()?, envelope, machinery::number(facts.position));
+            rows.event(envelope.decode()?, envelope, machinery::number(facts.position));
         }
+    }
+    Ok(touched)
+}
+
+/// The rows of runs as they stand in the tables.
+async fn stored<'a>(
+    known: &BTreeSet<Key<'a>>,
+    tables: &mut PgConnection,
+) -> Result<BTreeMap<Key<'a>, Rows>, sqlx::Error> {
+    if known.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let (tenants, ids): (Vec<&str>, Vec<&str>) = known.iter().copied().unzip();
+    let mut found: Vec<Rows> = known.iter().map(|_| Rows::default()).collect();
+    let at = |number: i64| usize::try_from(number - 1).unwrap_or(usize::MAX);
+    for (number, row) in rows::load_runs(&tenants, &ids, tables).await? {
+        if let Some(rows) = found.get_mut(at(number)) {
+            rows.run = Some(row);
+        }
+    }
+    for (number, row) in rows::load_steps(&tenants, &ids, tables).await? {
+        if let Some(rows) = found.get_mut(at(number)) {
+            rows.steps.push(row);
+        }
+    }
+    Ok(known.iter().copied().zip(found).collect())
+}
+
+/// Rows that have changed, each with what it does not hold of its key itself.
+fn changed<'a>(
+    touched: impl Iterator<Item = (&'a Key<'a>, &'a Rows)>,
+) -> (Vec<Written<'a, rows::Run>>, Vec<Written<'a, rows::Step>>) {
+    let (mut runs, mut steps) = (Vec::new(), Vec::new());
+    for ((tenant, run), rows) in touched {
+        runs.extend(rows.run.as_ref().map(|row| (*tenant, *run, row)));
+        steps.extend(rows.steps.iter().filter(|step| step.touched).map(|row| (*tenant, *run, row)));
+    }
+    (runs, steps)
+}
+
+async fn store<'a>(
+    touched: impl Iterator<Item = (&'a Key<'a>, &'a Rows)>,
+    tables: &mut PgConnection,
+) -> Result<(), sqlx::Error> {
+    let (runs, steps) = changed(touched);
+    if !runs.is_empty() {
+        rows::store_runs(&runs, tables).await?;
+    }
+    if !steps.is_empty() {
+        rows::store_steps(&steps, tables).await?;
     }
     Ok(())
 }
 
-/// A tenant and a run: the key of a row.
-pub(crate) type Key = (String, String);
+/// The same for runs that the tables do not know.
+async fn copy_out<'a>(
+    touched: impl Iterator<Item = (&'a Key<'a>, &'a Rows)>,
+    tables: &mut PgConnection,
+) -> Result<(), sqlx::Error> {
+    let (runs, steps) = changed(touched);
+    rows::copy_runs(&runs, tables).await?;
+    rows::copy_steps(&steps, tables).await
+}
 
 /// Which of a tenant's runs to list.
 #[derive(Debug, Clone)]

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use kernel::{CommandId, Commit, Decider, Envelope, Position, PrincipalId, Problem, SHARDS, StreamName, Timestamp};
+use kernel::{
+    CommandId, Commit, Decider, Draft, Envelope, EventId, Position, PrincipalId, Problem, SHARDS, StreamName, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
@@ -150,6 +152,26 @@ impl AnswerEvent {
 }
 
 impl Answer {
+    /// The answer to a command whose commit has just been written. Read back from the log it gives an equal one, see
+    /// [`Answer::of`].
+    pub(crate) fn to(draft: &Draft, position: Position) -> Self {
+        let events = draft.events.iter().enumerate().map(|(index, event)| AnswerEvent {
+            type_name: event.type_name.to_owned(),
+            id: EventId { commit: draft.id.clone(), index: index as u32 }.to_string(),
+            version: draft.version_before + 1 + index as u64,
+            time: draft.at,
+        });
+        Self {
+            accepted: true,
+            command_id: draft.id.clone(),
+            stream: draft.stream.to_string(),
+            position,
+            version: draft.version_before + draft.events.len() as u64,
+            events: events.collect(),
+            repeated: false,
+        }
+    }
+
     /// The answer that a commit in the log stands for.
     pub(crate) fn of(stream: &StreamName, id: &CommandId, commit: &Commit<'_>, position: Position) -> Self {
         Self {

@@ -7,19 +7,19 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use kernel::{
-    CommandId, Commit, Draft, FieldError, Fingerprint, NewEvent, Position, Problem, Stamp, StreamName, Timestamp,
-    storable,
+    CommandId, Draft, FieldError, Fingerprint, NewEvent, Position, Problem, Stamp, StreamName, Timestamp, storable,
 };
 use lru::LruCache;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use crate::execute::{Environment, ExecutorRef, defect, outcome_unknown};
+use crate::execute::{Environment, ExecutorRef, outcome_unknown};
 use crate::folded::{BoxState, Folded};
 use crate::registry::ErasedDecider;
 use crate::retry::Backoff;
@@ -322,17 +322,13 @@ impl Work {
             }
 
             let draft = self.draft(&request, &id, &fingerprint, taken_at, &folded, decision.events.clone());
-            let payload = draft.to_bytes();
-            match self.append(&draft, &payload, folded.position).await {
+            let payload = Bytes::from(draft.to_bytes());
+            let size = payload.len();
+            match self.append(&draft, payload, folded.position).await {
                 Ok(position) => {
-                    let commit = match Commit::parse(&payload) {
-                        Ok(commit) => commit,
-                        Err(error) => return (Err(defect(&error.to_string())), None),
-                    };
-                    let answer = Answer::of(&self.stream, &id, &commit, position);
-                    let version = commit.version_after();
+                    let answer = Answer::to(&draft, position);
                     let Folded { state, recent, bytes, unsaved_commits, .. } = folded;
-                    let (state, bytes) = (decider.apply(state, decision), bytes + payload.len());
+                    let (state, bytes, version) = (decider.apply(state, decision), bytes + size, answer.version);
                     let mut folded = Folded { state, version, position, recent, bytes, unsaved_commits };
                     folded.advance(id.as_str(), version, position);
                     return (Ok(answer), Some(folded));
@@ -420,16 +416,11 @@ impl Work {
         }
     }
 
-    async fn append(&self, draft: &Draft, payload: &[u8], expected: Position) -> Result<Position, AppendError> {
+    async fn append(&self, draft: &Draft, payload: Bytes, expected: Position) -> Result<Position, AppendError> {
         let mut types: Vec<&str> = draft.events.iter().map(|event| event.type_name).collect();
         types.dedup();
-        let append = Append {
-            stream: self.stream.clone(),
-            id: draft.id.clone(),
-            expected,
-            payload: bytes::Bytes::copy_from_slice(payload),
-            types: types.join(","),
-        };
+        let append =
+            Append { stream: self.stream.clone(), id: draft.id.clone(), expected, payload, types: types.join(",") };
         self.environment.log.append(append).instrument(tracing::info_span!(target: trace::TARGET, "append")).await
     }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests report by panicking")]
 
 mod backup;
+mod bench;
 mod bus;
 mod cli;
 mod cluster;

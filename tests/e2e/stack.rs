@@ -10,6 +10,7 @@ use serde_json::Value;
 pub(crate) struct Stack {
     folder: tempfile::TempDir,
     pub(crate) flags: Vec<&'static str>,
+    environment: Vec<(&'static str, &'static str)>,
 }
 
 /// What a program said and how it ended.
@@ -38,13 +39,18 @@ impl Stack {
         let folder = tempfile::Builder::new().prefix("airstream e2e ").tempdir_in(std::env::temp_dir()).unwrap();
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        Self { folder, flags: Vec::new() }
+        Self { folder, flags: Vec::new(), environment: Vec::new() }
     }
 
     /// Up and ready.
     pub(crate) fn up(flags: &[&'static str]) -> Self {
+        Self::up_with(flags, &[])
+    }
+
+    /// Up and ready, and configured otherwise.
+    pub(crate) fn up_with(flags: &[&'static str], environment: &[(&'static str, &'static str)]) -> Self {
         let mut stack = Self::stopped();
-        stack.flags = flags.to_vec();
+        (stack.flags, stack.environment) = (flags.to_vec(), environment.to_vec());
         stack.start();
         stack
     }
@@ -70,6 +76,7 @@ impl Stack {
         for name in ["AIRSTREAM_URL", "AIRSTREAM_TOKEN", "NO_COLOR"] {
             command.env_remove(name);
         }
+        command.envs(self.environment.iter().copied());
         command
     }
 
