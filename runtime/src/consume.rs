@@ -8,6 +8,7 @@
 //! released by people → handled in order, between two batches
 //! ```
 
+mod gather;
 mod gauges;
 
 use std::collections::HashSet;
@@ -226,7 +227,7 @@ impl<H: Handler> Walk<'_, H> {
             return Err(HandleError::Lost(reason));
         }
         let reader = self.log.read(self.checkpoint, &Filter::default()).await.map_err(unreadable)?;
-        let mut chunks = reader.commits.ready_chunks(self.options.batch);
+        let mut chunks = gather::gather(reader.commits, self.options.batch).boxed();
         let mut heartbeat = tokio::time::interval(self.options.heartbeat);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.gauges.came_to(self.checkpoint, head.sequence() - self.checkpoint.sequence(), None, self.parked.len());
@@ -244,15 +245,8 @@ impl<H: Handler> Walk<'_, H> {
                     heartbeat.reset();
                 }
                 chunk = chunks.next() => {
-                    let chunk = chunk.ok_or_else(|| HandleError::Transient("the read ended".to_owned()))?;
-                    let mut commits = Vec::with_capacity(chunk.len());
-                    let mut failed = None;
-                    for item in chunk {
-                        match item {
-                            Ok(commit) => commits.push(commit),
-                            Err(error) => { failed = Some(error); break; }
-                        }
-                    }
+                    let gather::Gathered { commits, failed } =
+                        chunk.ok_or_else(|| HandleError::Transient("the read ended".to_owned()))?;
                     self.take(&commits).await?;
                     if let Some(error) = failed {
                         return Err(unreadable(error));
