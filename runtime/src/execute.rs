@@ -320,7 +320,7 @@ impl Executor {
     /// 503 when the log cannot be read now, 500 when the stream's history cannot be decoded.
     pub async fn inspect<D: Decider>(&self, stream: &StreamName) -> Result<Inspected<D::State>, Problem> {
         let (reply, answer) = oneshot::channel();
-        self.hand_over(stream.clone(), Ask::Inspect { reply })?;
+        self.hand_over(stream.clone(), Ask::Inspect { replies: vec![reply] })?;
         let found: Inspected<BoxState> = self.answered(answer).await?;
         let state =
             found.state.downcast::<D::State>().map_err(|_| defect("the category belongs to another decider"))?;

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use crate::execute::{Environment, ExecutorRef, outcome_unknown};
+use crate::execute::{Environment, ExecutorRef, defect, outcome_unknown};
 use crate::folded::{BoxState, Folded};
 use crate::registry::ErasedDecider;
 use crate::retry::Backoff;
@@ -36,9 +36,19 @@ pub(crate) struct Job {
 }
 
 pub(crate) enum Ask {
-    Execute { request: Box<Request>, taken_at: Timestamp, reply: oneshot::Sender<Result<Answer, Problem>> },
-    Inspect { reply: oneshot::Sender<Result<Inspected<BoxState>, Problem>> },
+    Execute {
+        request: Box<Request>,
+        taken_at: Timestamp,
+        reply: oneshot::Sender<Result<Answer, Problem>>,
+    },
+    /// One look answers everybody who asked before it began.
+    Inspect {
+        replies: Vec<Looking>,
+    },
 }
+
+/// Somebody who waits for a stream's state.
+pub(crate) type Looking = oneshot::Sender<Result<Inspected<BoxState>, Problem>>;
 
 /// What a finished job leaves: the folded stream, unless its state is in doubt.
 type Finished = (StreamName, Option<Folded>);
@@ -138,8 +148,12 @@ impl Shard {
 
     fn put_back(&mut self, stream: StreamName, folded: Option<Folded>) {
         self.outstanding -= 1;
-        match self.busy.get_mut(&stream).and_then(VecDeque::pop_front) {
-            Some(next) => self.begin(next, folded),
+        let waiting = self.busy.get_mut(&stream);
+        match waiting.and_then(|waiting| waiting.pop_front().map(|next| together(next, waiting))) {
+            Some((next, joined)) => {
+                self.outstanding -= joined;
+                self.begin(next, folded);
+            }
             None => {
                 self.busy.remove(&stream);
                 if let Some(folded) = folded {
@@ -148,6 +162,23 @@ impl Shard {
             }
         }
     }
+}
+
+/// Inspections that wait one behind the other become one: it begins after the last of them was asked, so it is as fresh for
+/// each as its own would be. A stream that every command looks at (a definition that is started a thousand times a second)
+/// would otherwise be read as often, one read after the other.
+fn together(mut next: Job, waiting: &mut VecDeque<Job>) -> (Job, usize) {
+    let mut joined = 0;
+    if let Ask::Inspect { replies } = &mut next.ask {
+        while let Some(Job { ask: Ask::Inspect { replies: others }, until, .. }) =
+            waiting.pop_front_if(|job| matches!(job.ask, Ask::Inspect { .. }))
+        {
+            replies.extend(others);
+            next.until = next.until.max(until);
+            joined += 1;
+        }
+    }
+    (next, joined)
 }
 
 /// One job's work on one stream.
@@ -168,7 +199,7 @@ impl Work {
             let problem = || Problem::unavailable("The command waited too long and was not begun.", 1_000);
             match ask {
                 Ask::Execute { reply, .. } => drop(reply.send(Err(problem()))),
-                Ask::Inspect { reply } => drop(reply.send(Err(problem()))),
+                Ask::Inspect { replies } => self.tell(replies, Err(problem())),
             }
             return folded;
         }
@@ -182,9 +213,9 @@ impl Work {
                 let _ = reply.send(result);
                 folded
             }
-            Ask::Inspect { reply } => {
+            Ask::Inspect { replies } => {
                 let (result, folded) = self.in_time(self.inspect(folded)).await;
-                let _ = reply.send(result);
+                self.tell(replies, result);
                 folded
             }
         };
@@ -193,6 +224,19 @@ impl Work {
             self.environment.keep_snapshot(&self.stream, folded);
         }
         folded
+    }
+
+    fn tell(&self, replies: Vec<Looking>, result: Result<Inspected<BoxState>, Problem>) {
+        let decider = self.environment.registry.owner(self.stream.category.as_str());
+        for reply in replies {
+            let _ = reply.send(match (&result, &decider) {
+                (Ok(Inspected { state, version, position }), Some(decider)) => {
+                    Ok(Inspected { state: decider.clone_state(state), version: *version, position: *position })
+                }
+                (Ok(_), None) => Err(defect("a state without a decider")),
+                (Err(problem), _) => Err(problem.clone()),
+            });
+        }
     }
 
     /// Ends what takes too long, so that the stream is free for those whose callers still wait.

@@ -155,6 +155,13 @@ async fn using_snapshots() {
 struct Stuck {
     inner: MemoryLog,
     go: tokio::sync::Semaphore,
+    reads: AtomicUsize,
+}
+
+impl Stuck {
+    fn new() -> Self {
+        Self { inner: MemoryLog::new(), go: tokio::sync::Semaphore::new(0), reads: AtomicUsize::new(0) }
+    }
 }
 
 #[async_trait]
@@ -170,6 +177,8 @@ impl Log for Stuck {
         after: Position,
         fresh: runtime::Freshness,
     ) -> Result<runtime::Page, runtime::LogError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        tokio::task::yield_now().await;
         self.inner.read_stream(stream, after, fresh).await
     }
 
@@ -192,7 +201,7 @@ impl Log for Stuck {
 
 #[tokio::test]
 async fn a_full_shard_answers_at_once_and_says_when_to_come_back() {
-    let stuck = Arc::new(Stuck { inner: MemoryLog::new(), go: tokio::sync::Semaphore::new(0) });
+    let stuck = Arc::new(Stuck::new());
     let log: Arc<dyn Log> = Arc::clone(&stuck) as Arc<dyn Log>;
     let options = runtime::Options { queue_per_shard: 2, ..runtime::Options::default() };
     let registry = runtime::Registry::new().with::<Till>();
@@ -227,8 +236,25 @@ async fn a_full_shard_answers_at_once_and_says_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn many_who_look_at_one_stream_at_once_share_a_look() {
+    let stuck = Arc::new(Stuck::new());
+    stuck.go.add_permits(1_000);
+    let log: Arc<dyn Log> = Arc::clone(&stuck) as Arc<dyn Log>;
+    let registry = runtime::Registry::new().with::<Till>();
+    let options = runtime::Options::default();
+    let executor = runtime::Executor::start(log, Arc::new(MemoryIndex::default()), registry, options);
+    let stream = fresh_stream("till");
+    executor.execute(ask(&stream, "take", 7, None)).await.unwrap();
+    let before = stuck.reads.load(Ordering::Relaxed);
+    let looks = futures::future::join_all((0..100).map(|_| executor.inspect::<Till>(&stream))).await;
+    assert!(looks.iter().all(|found| found.as_ref().is_ok_and(|found| found.state == 7 && found.version == 1)));
+    let reads = stuck.reads.load(Ordering::Relaxed) - before;
+    assert!(reads <= 5, "a hundred looks at the same time cost {reads} reads, one after the other");
+}
+
+#[tokio::test]
 async fn a_log_that_does_not_answer_is_told_apart_from_one_that_refuses() {
-    let stuck = Arc::new(Stuck { inner: MemoryLog::new(), go: tokio::sync::Semaphore::new(0) });
+    let stuck = Arc::new(Stuck::new());
     let log: Arc<dyn Log> = Arc::clone(&stuck) as Arc<dyn Log>;
     let options = runtime::Options { deadline: Duration::from_millis(30), ..runtime::Options::default() };
     let registry = runtime::Registry::new().with::<Till>();
