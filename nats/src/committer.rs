@@ -97,6 +97,10 @@ fn take_group(gathered: &mut Vec<Waiting>) -> Vec<Waiting> {
     let mut group: Vec<Waiting> = Vec::new();
     let (mut later, mut bytes, mut streams) = (Vec::new(), 0, HashSet::new());
     for waiting in gathered.drain(..) {
+        // Whoever gave up waiting has said so to its caller: written now, it would come behind what was decided since.
+        if waiting.reply.is_closed() {
+            continue;
+        }
         let size = waiting.commit.payload.len();
         let fits = group.is_empty() || bytes + size <= MAX_BATCH_BYTES;
         if fits && streams.insert(waiting.commit.stream.clone()) {

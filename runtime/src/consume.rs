@@ -21,7 +21,7 @@ use futures::{FutureExt, StreamExt};
 use kernel::Position;
 use tokio_util::sync::CancellationToken;
 
-use crate::lease::{Lease, Term};
+use crate::lease::Lease;
 use crate::retry::Backoff;
 use crate::{Filter, Log, Parked, ParkedState, Recorded, StoreError, trace};
 use gauges::Gauges;
@@ -118,6 +118,9 @@ pub trait Handler: Send {
 pub struct Options {
     /// Most commits handed over at once.
     pub batch: usize,
+    /// Under load, the least time from one batch to the next. It is what a commit may have to wait for company, and saves a
+    /// transaction for each one that comes along.
+    pub pace: Duration,
     /// How often a lone commit is tried before it is parked.
     pub tries_before_parking: u32,
     /// How often to look for released commits, and to show that the loop is alive.
@@ -126,7 +129,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { batch: 1_000, tries_before_parking: 3, heartbeat: Duration::from_millis(500) }
+        Self {
+            batch: 1_000,
+            pace: Duration::from_millis(4),
+            tries_before_parking: 3,
+            heartbeat: Duration::from_millis(500),
+        }
     }
 }
 
@@ -150,9 +158,19 @@ pub async fn run(
             () = stop.cancelled() => return,
             term = lease.begun() => term,
         };
-        let begin = match log.identity().await {
-            Ok(identity) => handler.begin(&identity, term.epoch).await,
-            Err(error) => Err(HandleError::Transient(error.to_string())),
+        // Whatever hangs, such as a connection to a database that is gone without a word: when the lease ends, so does this.
+        let mut watching = lease.clone();
+        let ended = || HandleError::Lost("its lease has ended".to_owned());
+        let beginning = async {
+            match log.identity().await {
+                Ok(identity) => handler.begin(&identity, term.epoch).await,
+                Err(error) => Err(HandleError::Transient(error.to_string())),
+            }
+        };
+        let begin = tokio::select! {
+            biased;
+            begin = beginning => begin,
+            () = watching.ended(&term) => Err(ended()),
         };
         let begin = match begin {
             Ok(begin) => begin,
@@ -178,14 +196,17 @@ pub async fn run(
             log: &log,
             options: &options,
             stop: &stop,
-            lease: &mut lease,
-            term,
             gauges: gauges.clone(),
             checkpoint: begin.checkpoint,
             parked: begin.parked,
         };
         let before = walk.checkpoint;
-        match walk.go().await {
+        let walked = tokio::select! {
+            biased;
+            walked = walk.go() => walked,
+            () = watching.ended(&term) => Err(ended()),
+        };
+        match walked {
             Ok(()) => return,
             Err(error) => {
                 if walk.checkpoint > before {
@@ -208,8 +229,6 @@ struct Walk<'a, H> {
     log: &'a Arc<dyn Log>,
     options: &'a Options,
     stop: &'a CancellationToken,
-    lease: &'a mut Lease,
-    term: Term,
     gauges: Gauges,
     checkpoint: Position,
     parked: HashSet<String>,
@@ -227,7 +246,7 @@ impl<H: Handler> Walk<'_, H> {
             return Err(HandleError::Lost(reason));
         }
         let reader = self.log.read(self.checkpoint, &Filter::default()).await.map_err(unreadable)?;
-        let mut chunks = gather::gather(reader.commits, self.options.batch).boxed();
+        let mut chunks = gather::gather(reader.commits, self.options.batch, self.options.pace).boxed();
         let mut heartbeat = tokio::time::interval(self.options.heartbeat);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.gauges.came_to(self.checkpoint, head.sequence() - self.checkpoint.sequence(), None, self.parked.len());
@@ -237,7 +256,6 @@ impl<H: Handler> Walk<'_, H> {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(()),
-                () = self.lease.ended(&self.term) => return Err(HandleError::Lost("its lease has ended".to_owned())),
                 _ = heartbeat.tick() => {
                     self.gauges.turned(self.parked.len());
                     self.release().await?;

@@ -15,10 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kernel::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::StoreError;
+use crate::{StoreError, clock};
 
 pub use assign::{Assignment, Claimed, Contender, assign};
 pub use keeper::{Leases, Options, keep};
@@ -69,7 +70,26 @@ pub struct Term {
     /// but who saw it run out has given up what was begun, so it is another term.
     since: Instant,
     /// Until when it is ours without another word from the store; prolonged while we hold it. `None`: for good.
-    until: Option<Instant>,
+    until: Option<Until>,
+}
+
+/// The end of a lease, by two clocks: the monotonic one stands still while a machine is suspended or a virtual one is frozen,
+/// the other one may be set. Whichever comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Until {
+    instant: Instant,
+    time: Timestamp,
+}
+
+impl Until {
+    /// So long from a moment that is just past.
+    fn after(asked: Instant, time: Timestamp, lasting: Duration) -> Self {
+        Self { instant: asked + lasting, time: time + lasting }
+    }
+
+    fn is_ahead(self) -> bool {
+        Instant::now() < self.instant && clock::now() < self.time
+    }
 }
 
 impl Term {
@@ -78,7 +98,7 @@ impl Term {
     }
 
     fn lasts(self) -> bool {
-        self.until.is_none_or(|until| Instant::now() < until)
+        self.until.is_none_or(Until::is_ahead)
     }
 }
 
@@ -152,9 +172,9 @@ impl Lease {
     }
 }
 
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
+async fn until(until: Option<Until>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until.instant).await,
         None => std::future::pending().await,
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kernel::{Envelope, FactError, Position, StreamName};
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::consume::{self, Begin, HandleError, Handler, Released};
@@ -130,8 +130,9 @@ const NEWS: usize = 64;
 
 /// News for the runner.
 pub(crate) enum News {
-    /// Whether we are still the owner is open: perform nothing that has not begun.
-    OwnerUnknown,
+    /// Whether we are still the owner is open: perform nothing that has not begun. Answered when it is heard, and what has
+    /// ended until then is settled.
+    OwnerUnknown(oneshot::Sender<()>),
     /// We are the owner, in this term; here is what the store has.
     Owner { term: Term, rows: Vec<EffectRow> },
     /// Recorded just now.
@@ -189,7 +190,10 @@ impl<R: Reactor> Handler for Recorder<R> {
 
     async fn begin(&mut self, log: &str, epoch: u64) -> Result<Begin, HandleError> {
         // Whatever comes of this, what the runner holds may be somebody else's by now.
-        let _ = self.planned.send(News::OwnerUnknown).await;
+        let (heard, hears) = oneshot::channel();
+        let _ = self.planned.send(News::OwnerUnknown(heard)).await;
+        // Only then is the store's list as new as what the runner knows: an effect that has just ended would be done again.
+        let _ = hears.await;
         let term = self.lease.term().filter(|term| term.epoch == epoch);
         let term = term.ok_or_else(|| HandleError::Lost("its lease has ended".to_owned()))?;
         let begin = self.store.begin(R::NAME, log, epoch).await?;

@@ -63,6 +63,8 @@ pub async fn roll_back<P: Projector>(database: &Database) -> Result<RolledBack, 
 async fn go_back(connection: &mut PgConnection, live: &str) -> Result<RolledBack, HandleError> {
     alone(connection, live).await?;
     let mut transaction = connection.begin().await.map_err(failed("begin"))?;
+    let impatient = "SET LOCAL idle_in_transaction_session_timeout = '5s'";
+    sqlx::raw_sql(impatient).execute(&mut *transaction).await.map_err(failed("begin"))?;
     let from = machinery::hold(&mut transaction, live).await?;
     let (to, log, parked) = kept(&mut transaction, live).await?;
     sqlx::query(KEEP).bind(live).execute(&mut *transaction).await.map_err(failed("keep the live schema"))?;

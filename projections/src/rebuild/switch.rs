@@ -31,7 +31,9 @@ impl<P: Projector> Beside<'_, P> {
         let (live, next) = (self.live.clone(), self.name.clone());
         let mut transaction = connection.begin().await.map_err(failed("begin"))?;
         // Whoever is told that it is done may rely on it.
-        sqlx::raw_sql("SET LOCAL synchronous_commit = on").execute(&mut *transaction).await.map_err(failed("begin"))?;
+        // Paused now, we would hold up the live projection for as long as we sleep: Postgres ends it instead.
+        let settings = "SET LOCAL synchronous_commit = on; SET LOCAL idle_in_transaction_session_timeout = '5s'";
+        sqlx::raw_sql(settings).execute(&mut *transaction).await.map_err(failed("begin"))?;
         machinery::hold(&mut transaction, &live).await?;
         let held = Instant::now();
         let mark = mark(&mut transaction, &live).await?;

@@ -35,19 +35,20 @@ pub struct Assignment {
 /// what is beyond its share, and takes only what nobody holds.
 #[must_use]
 pub fn assign(me: &Contender, alive: &[Contender], claimed: &[Claimed]) -> Assignment {
-    let mut kinds: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
+    // Instances of different versions want different leases: what only some of them can do is shared among those.
+    let mut groups: BTreeMap<(&str, Vec<&str>), Vec<&String>> = BTreeMap::new();
     for name in &me.wants {
-        kinds.entry(kind(name)).or_default().push(name);
+        let others = alive.iter().filter(|other| other.instance != me.instance && other.wants.contains(name));
+        let others: Vec<&str> = others.map(|other| other.instance.as_str()).collect();
+        groups.entry((kind(name), others)).or_default().push(name);
     }
     let holder: BTreeMap<&str, &str> =
         claimed.iter().map(|claimed| (claimed.name.as_str(), claimed.holder.as_str())).collect();
     let mut result = Assignment::default();
-    for (kind_of, mut names) in kinds {
+    for ((_, others), mut names) in groups {
         names.sort();
         names.dedup();
-        let wants_it = |contender: &&Contender| contender.wants.iter().any(|name| kind(name) == kind_of);
-        let others = alive.iter().filter(|other| other.instance != me.instance).filter(wants_it).count();
-        let share = names.len().div_ceil(others + 1);
+        let share = names.len().div_ceil(others.len() + 1);
         let (mine, rest): (Vec<&String>, Vec<&String>) =
             names.into_iter().partition(|name| holder.get(name.as_str()) == Some(&me.instance.as_str()));
         let free = rest.into_iter().filter(|name| !holder.contains_key(name.as_str()));
@@ -105,6 +106,25 @@ mod tests {
         let (a, b) = (contender("a", &ALL), contender("b", &["queue/commands"]));
         let got = assign(&a, &[a.clone(), b], &[]);
         assert_eq!(got.take.iter().filter(|name| name.starts_with("shard/")).count(), 4);
+    }
+
+    #[test]
+    fn nothing_is_left_to_nobody_while_two_versions_run_side_by_side() {
+        let old = contender("old", &["projection/a_v1", "projection/b_v1", "projection/c_v1", "projection/runs_v1"]);
+        let new = contender("new", &["projection/a_v1", "projection/b_v1", "projection/c_v1", "projection/runs_v2"]);
+        let alive = [new.clone(), old.clone()];
+        let mut held: Vec<Claimed> = Vec::new();
+        for me in [&old, &new, &old] {
+            let got = assign(me, &alive, &held);
+            held.retain(|claimed| !got.give.contains(&claimed.name));
+            held.extend(got.take.into_iter().map(|name| Claimed { name, holder: me.instance.clone() }));
+        }
+        let mut names: Vec<&str> = held.iter().map(|claimed| claimed.name.as_str()).collect();
+        names.sort();
+        assert_eq!(
+            names,
+            ["projection/a_v1", "projection/b_v1", "projection/c_v1", "projection/runs_v1", "projection/runs_v2"]
+        );
     }
 
     #[test]

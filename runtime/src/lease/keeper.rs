@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kernel::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Claim, Lease, LeaseStore, Term, Turn};
-use crate::telemetry;
+use super::{Claim, Lease, LeaseStore, Term, Turn, Until};
+use crate::{clock, telemetry};
 
 /// How leases are kept.
 #[derive(Debug, Clone)]
@@ -96,7 +97,7 @@ impl Keeper {
         let mut away = false;
         while !stop.is_cancelled() {
             // What we are granted is counted from before the question: the store can only count from later.
-            let asked = Instant::now();
+            let (asked, time) = (Instant::now(), clock::now());
             let silent = asked - last;
             if silent > self.claim.lasting {
                 tracing::warn!(
@@ -109,17 +110,19 @@ impl Keeper {
                 Ok(Ok(turn)) => {
                     last = asked;
                     away = false;
-                    self.publish(&turn, asked);
+                    self.publish(&turn, asked, time);
                 }
-                failed if !away => {
-                    away = true;
-                    let reason = match failed {
+                failed => {
+                    let reason = match &failed {
                         Ok(Err(error)) => error.to_string(),
                         _ => "no answer in time".to_owned(),
                     };
-                    tracing::warn!(reason, "leases cannot be prolonged now; what is held runs out unless that changes");
+                    if !std::mem::replace(&mut away, true) {
+                        tracing::warn!(reason, "leases cannot be prolonged now; what is done under them pauses");
+                    }
+                    // With our session the store may have taken us for dead, and given to others what was ours.
+                    self.give_up();
                 }
-                _ => {}
             }
             tokio::select! {
                 biased;
@@ -127,19 +130,23 @@ impl Keeper {
                 () = tokio::time::sleep_until(asked + every) => {}
             }
         }
-        for terms in self.terms.values() {
-            terms.send_replace(None);
-        }
+        self.give_up();
         let leaving = self.store.leave(&self.claim.instance);
         if !matches!(tokio::time::timeout(every, leaving).await, Ok(Ok(()))) {
             tracing::debug!("could not say good-bye; the leases run out by themselves");
         }
     }
 
-    fn publish(&self, turn: &Turn, asked: Instant) {
+    fn give_up(&self) {
+        for terms in self.terms.values() {
+            terms.send_if_modified(|term| term.take().is_some());
+        }
+    }
+
+    fn publish(&self, turn: &Turn, asked: Instant, time: Timestamp) {
         for (name, terms) in self.terms.iter() {
             let before = *terms.borrow();
-            let until = Some(asked + self.claim.lasting);
+            let until = Some(Until::after(asked, time, self.claim.lasting));
             let term = turn.held.get(name).map(|epoch| match before {
                 Some(before) if before.epoch == *epoch && before.lasts() => Term { until, ..before },
                 _ => Term { epoch: *epoch, since: asked, until },

@@ -21,6 +21,9 @@ use crate::{Commands, EffectRow, EffectState, EffectStore, Settlement, StoreErro
 /// Longest sleep. The monotonic clock stands still while a machine is suspended; due times do not.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
+/// A store that has not answered by then may never do so: its connection may be gone without a word.
+const LONGEST_SETTLING: Duration = Duration::from_secs(10);
+
 pub(super) type Key = (StreamName, String);
 
 fn key_of(row: &EffectRow) -> Key {
@@ -56,7 +59,8 @@ struct Agenda {
 impl Agenda {
     fn hear(&mut self, news: News) {
         match news {
-            News::OwnerUnknown => {
+            News::OwnerUnknown(heard) => {
+                let _ = heard.send(());
                 self.owner = None;
                 self.due.clear();
                 self.waiting.clear();
@@ -259,7 +263,9 @@ impl<R: Reactor> Runner<R> {
             let of_epoch = settled.iter().filter(|(of, _)| *of == epoch).map(|(_, settlement)| settlement.clone());
             let of_epoch: Vec<Settlement> = of_epoch.collect();
             // A former owner still says what it has done.
-            match self.store.settle(R::NAME, epoch, &of_epoch).await {
+            let settling = tokio::time::timeout(LONGEST_SETTLING, self.store.settle(R::NAME, epoch, &of_epoch));
+            let slow = || StoreError::Transient("it did not answer in time".to_owned());
+            match settling.await.unwrap_or_else(|_| Err(slow())) {
                 Ok(()) => {
                     settled.retain(|(of, _)| *of != epoch);
                     backoff.reset();

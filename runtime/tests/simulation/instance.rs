@@ -101,7 +101,12 @@ impl Instance {
         let (leases, keeping) = lease::keep(record, gate.name(), wants, lease::Options::default(), left.clone());
         tokio::spawn(keeping);
 
-        let walk = consume::Options { batch: 8, tries_before_parking: 2, heartbeat: Duration::from_secs(2) };
+        let walk = consume::Options {
+            batch: 8,
+            tries_before_parking: 2,
+            heartbeat: Duration::from_secs(2),
+            ..consume::Options::default()
+        };
         let projection = SimRows { gate: Arc::clone(&gate), epoch: 0 };
         let lease = leases.lease(&rows);
         tokio::spawn(consume::run(projection, lease, Arc::clone(&log), walk.clone(), stop.clone()));

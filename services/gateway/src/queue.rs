@@ -54,7 +54,7 @@ pub async fn run(
             term,
             stop: stop.child_token(),
         });
-        let reason = match read(&queue, &work, &mut lease).await {
+        let reason = match read(&queue, &work, &mut lease, &mut backoff).await {
             _ if stop.is_cancelled() => return,
             Ok(()) => "its lease has ended".to_owned(),
             Err(reason) => reason,
@@ -69,7 +69,7 @@ pub async fn run(
 
 type Lane = String;
 
-async fn read(queue: &WorkQueue, work: &Arc<Work>, lease: &mut Lease) -> Result<(), String> {
+async fn read(queue: &WorkQueue, work: &Arc<Work>, lease: &mut Lease, backoff: &mut Backoff) -> Result<(), String> {
     let mut deliveries = queue.all_in_order(CONSUMER).await.map_err(|error| error.to_string())?;
     let mut waiting: HashMap<Lane, VecDeque<Arc<Delivery>>> = HashMap::new();
     let mut running: FuturesUnordered<BoxFuture<'static, Lane>> = FuturesUnordered::new();
@@ -85,6 +85,7 @@ async fn read(queue: &WorkQueue, work: &Arc<Work>, lease: &mut Lease) -> Result<
                     Some(Err(error)) => break Err(error.to_string()),
                     None => break Err("the consumer ended".to_owned()),
                 };
+                backoff.reset();
                 let Ok((sequence, _)) = delivery.place() else { break Err("a delivery without a place".to_owned()) };
                 // The server may hand a message out again while we still have it.
                 if in_hand.contains_key(&sequence) {
@@ -197,7 +198,7 @@ impl Work {
         loop {
             // Asked right before: after a pause the next owner may be beyond this command, and what was refused in its turn
             // must not be accepted now.
-            if !self.lease.lasts(&self.term) {
+            if self.stop.is_cancelled() || !self.lease.lasts(&self.term) {
                 // Nothing may follow it in its lane, either.
                 self.stop.cancel();
                 return None;
