@@ -47,6 +47,7 @@ pub(crate) const SETTLE: &str = "
 pub(crate) const REVIVED: &str = "
     UPDATE airstream.effects SET state = 'scheduled', revive = false, due = now()
     WHERE consumer = $1 AND state = 'parked' AND revive
+        AND $2 >= (SELECT epoch FROM airstream.checkpoints WHERE consumer = $1)
     RETURNING tenant_id, category, stream_id, name, event_id, correlation, due, request, attempts";
 
 type Columns = (String, String, String, String, String, String, Timestamp, Value, i32);
@@ -183,8 +184,8 @@ impl EffectStore for PgEffects {
         Ok(())
     }
 
-    async fn released(&self, consumer: &str) -> Result<Vec<Released>, StoreError> {
-        machinery::released(&mut *self.connection().await?, consumer).await.map_err(store_error)
+    async fn released(&self, consumer: &str, epoch: u64) -> Result<Vec<Released>, StoreError> {
+        machinery::released(&mut *self.connection().await?, consumer, epoch).await.map_err(store_error)
     }
 
     async fn unpark(
@@ -205,13 +206,16 @@ impl EffectStore for PgEffects {
         result.await.map_err(store_error)
     }
 
-    async fn park_again(&self, consumer: &str, position: Position, reason: &str) -> Result<(), StoreError> {
-        machinery::park_again(&mut *self.connection().await?, consumer, position, reason).await.map_err(store_error)
+    async fn park_again(&self, consumer: &str, epoch: u64, position: Position, reason: &str) -> Result<(), StoreError> {
+        machinery::park_again(&mut *self.connection().await?, consumer, epoch, position, reason)
+            .await
+            .map_err(store_error)
     }
 
-    async fn revived(&self, consumer: &str) -> Result<Vec<EffectRow>, StoreError> {
+    async fn revived(&self, consumer: &str, epoch: u64) -> Result<Vec<EffectRow>, StoreError> {
         let rows: Vec<Columns> = sqlx::query_as(REVIVED)
             .bind(consumer)
+            .bind(machinery::signed(epoch))
             .fetch_all(self.database.pool())
             .await
             .map_err(Failure::attempting("look for revived effects"))?;

@@ -40,10 +40,12 @@ pub(crate) const PARK_AGAIN: &str = "
         reason = CASE WHEN parked.position = $2 THEN $3 ELSE parked.reason END,
         tries = parked.tries + CASE WHEN parked.position = $2 THEN 1 ELSE 0 END
     WHERE consumer = $1
-        AND subject = (SELECT subject FROM airstream.parked WHERE consumer = $1 AND position = $2)";
+        AND subject = (SELECT subject FROM airstream.parked WHERE consumer = $1 AND position = $2)
+        AND $4 >= (SELECT epoch FROM airstream.checkpoints WHERE consumer = $1)";
 pub(crate) const CLEAR_RELEASED: &str = "
     UPDATE airstream.parked SET released = false
-    WHERE consumer = $1 AND state = 'skipped' AND released AND subject = ANY($2)";
+    WHERE consumer = $1 AND state = 'skipped' AND released AND subject = ANY($2)
+        AND $3 >= (SELECT epoch FROM airstream.checkpoints WHERE consumer = $1)";
 
 /// Classifies a failure while handling commits.
 pub(crate) fn handle_error(attempt: &str, error: sqlx::Error) -> HandleError {
@@ -160,7 +162,11 @@ pub(crate) async fn park(connection: &mut PgConnection, consumer: &str, parked: 
 }
 
 /// What people have released. A subject of which everything was skipped comes back empty, so that it is unparked.
-pub(crate) async fn released(connection: &mut PgConnection, consumer: &str) -> Result<Vec<Released>, HandleError> {
+pub(crate) async fn released(
+    connection: &mut PgConnection,
+    consumer: &str,
+    epoch: u64,
+) -> Result<Vec<Released>, HandleError> {
     let failed = |error| our_error("look for released commits", error);
     let rows: Vec<(String, Vec<i64>)> =
         sqlx::query_as(RELEASED).bind(consumer).fetch_all(&mut *connection).await.map_err(failed)?;
@@ -171,7 +177,11 @@ pub(crate) async fn released(connection: &mut PgConnection, consumer: &str) -> R
     let skipped: Vec<String> =
         sqlx::query_scalar(SKIPPED_ALONE).bind(consumer).fetch_all(&mut *connection).await.map_err(failed)?;
     if !skipped.is_empty() {
-        sqlx::query(CLEAR_RELEASED).bind(consumer).bind(&skipped).execute(&mut *connection).await.map_err(failed)?;
+        let cleared = sqlx::query(CLEAR_RELEASED).bind(consumer).bind(&skipped).bind(signed(epoch));
+        // A former owner must not take the news from the next one.
+        if cleared.execute(&mut *connection).await.map_err(failed)?.rows_affected() == 0 {
+            return Err(lost_to_another(consumer));
+        }
         for subject in skipped {
             if !released.iter().any(|known| known.subject == subject) {
                 released.push(Released { subject, positions: Vec::new() });
@@ -233,6 +243,7 @@ pub(crate) async fn hold_as(
 pub(crate) async fn park_again(
     connection: &mut PgConnection,
     consumer: &str,
+    epoch: u64,
     at: Position,
     reason: &str,
 ) -> Result<(), HandleError> {
@@ -240,6 +251,7 @@ pub(crate) async fn park_again(
         .bind(consumer)
         .bind(number(at))
         .bind(storable(reason))
+        .bind(signed(epoch))
         .execute(connection)
         .await
         .map_err(|error| our_error("park a commit again", error))?;

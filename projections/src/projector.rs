@@ -194,13 +194,13 @@ impl<P: Projector> Handler for Projection<P> {
     }
 
     async fn released(&mut self) -> Result<Vec<Released>, HandleError> {
-        let known = self.owner.moved;
+        let Owner { epoch, moved: known } = self.owner;
         let connection = self.connection()?;
         let result = async {
             if machinery::moved(connection, &schema::<P>()).await? != known {
                 return Err(HandleError::Lost("it was rolled back".to_owned()));
             }
-            machinery::released(connection, &schema::<P>()).await
+            machinery::released(connection, &schema::<P>(), epoch).await
         }
         .await;
         self.keep_if_alive(result)
@@ -222,7 +222,8 @@ impl<P: Projector> Handler for Projection<P> {
     }
 
     async fn park_again(&mut self, position: Position, reason: &str) -> Result<(), HandleError> {
-        let result = machinery::park_again(self.connection()?, &schema::<P>(), position, reason).await;
+        let epoch = self.owner.epoch;
+        let result = machinery::park_again(self.connection()?, &schema::<P>(), epoch, position, reason).await;
         self.keep_if_alive(result)
     }
 }

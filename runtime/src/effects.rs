@@ -187,7 +187,7 @@ pub trait EffectStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Transient`].
-    async fn released(&self, consumer: &str) -> Result<Vec<Released>, StoreError>;
+    async fn released(&self, consumer: &str, epoch: u64) -> Result<Vec<Released>, StoreError>;
 
     /// A parked commit was handled after all: records its plans and takes it out of the lot.
     ///
@@ -200,13 +200,13 @@ pub trait EffectStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Transient`].
-    async fn park_again(&self, consumer: &str, position: Position, reason: &str) -> Result<(), StoreError>;
+    async fn park_again(&self, consumer: &str, epoch: u64, position: Position, reason: &str) -> Result<(), StoreError>;
 
     /// Parked effects that a person wants tried now; they are scheduled again by this call.
     ///
     /// # Errors
     /// [`StoreError::Transient`].
-    async fn revived(&self, consumer: &str) -> Result<Vec<EffectRow>, StoreError>;
+    async fn revived(&self, consumer: &str, epoch: u64) -> Result<Vec<EffectRow>, StoreError>;
 }
 
 /// The rows that remain after cancellations: a plan and its cancellation in one batch leave nothing.

@@ -331,9 +331,10 @@ impl EffectStore for MemoryEffects {
         Ok(())
     }
 
-    async fn released(&self, consumer: &str) -> Result<Vec<Released>, StoreError> {
+    async fn released(&self, consumer: &str, epoch: u64) -> Result<Vec<Released>, StoreError> {
         let mut consumers = locked(&self.consumers);
         let found = consumers.entry(consumer.to_owned()).or_default();
+        found.check(epoch)?;
         let subjects = std::mem::take(&mut found.released);
         let of = |subject: &str| {
             found.parked.values().filter(|parked| parked.subject == subject).map(|parked| parked.position).collect()
@@ -356,9 +357,10 @@ impl EffectStore for MemoryEffects {
         Ok(())
     }
 
-    async fn park_again(&self, consumer: &str, position: Position, reason: &str) -> Result<(), StoreError> {
+    async fn park_again(&self, consumer: &str, epoch: u64, position: Position, reason: &str) -> Result<(), StoreError> {
         let mut consumers = locked(&self.consumers);
         let found = consumers.entry(consumer.to_owned()).or_default();
+        found.check(epoch)?;
         if let Some(parked) = found.parked.get_mut(&position) {
             parked.state = ParkedState::Cause;
             parked.reason = reason.to_owned();
@@ -366,9 +368,10 @@ impl EffectStore for MemoryEffects {
         Ok(())
     }
 
-    async fn revived(&self, consumer: &str) -> Result<Vec<EffectRow>, StoreError> {
+    async fn revived(&self, consumer: &str, epoch: u64) -> Result<Vec<EffectRow>, StoreError> {
         let mut consumers = locked(&self.consumers);
         let found = consumers.entry(consumer.to_owned()).or_default();
+        found.check(epoch)?;
         let keys = std::mem::take(&mut found.revived);
         let mut rows = Vec::new();
         for key in keys {

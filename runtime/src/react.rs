@@ -217,11 +217,11 @@ impl<R: Reactor> Handler for Recorder<R> {
     }
 
     async fn released(&mut self) -> Result<Vec<Released>, HandleError> {
-        let revived = self.store.revived(R::NAME).await?;
+        let revived = self.store.revived(R::NAME, self.epoch).await?;
         if !revived.is_empty() {
             let _ = self.planned.send(News::Recorded { rows: revived, cancelled: Vec::new() }).await;
         }
-        Ok(self.store.released(R::NAME).await?)
+        Ok(self.store.released(R::NAME, self.epoch).await?)
     }
 
     async fn handle_released(&mut self, commit: &Recorded) -> Result<(), HandleError> {
@@ -232,6 +232,6 @@ impl<R: Reactor> Handler for Recorder<R> {
     }
 
     async fn park_again(&mut self, position: Position, reason: &str) -> Result<(), HandleError> {
-        Ok(self.store.park_again(R::NAME, position, reason).await?)
+        Ok(self.store.park_again(R::NAME, self.epoch, position, reason).await?)
     }
 }

@@ -126,8 +126,8 @@ async fn parked_commits_come_back_in_order(store: &dyn EffectStore) {
     store.record(&consumer, 1, Position::START, Position::at(9), &[], &lot).await.unwrap();
     let begin = store.begin(&consumer, "log_1", 1).await.unwrap();
     assert!(begin.parked.contains(&subject), "a new owner must know what is parked");
-    assert!(store.released(&consumer).await.unwrap().is_empty(), "nobody has released anything");
-    store.park_again(&consumer, Position::at(4), "still broken").await.unwrap();
+    assert!(store.released(&consumer, 1).await.unwrap().is_empty(), "nobody has released anything");
+    store.park_again(&consumer, 1, Position::at(4), "still broken").await.unwrap();
     store.unpark(&consumer, 1, Position::at(4), &[effect(&stream, "late")]).await.unwrap();
     store.unpark(&consumer, 1, Position::at(7), &[]).await.unwrap();
     assert_eq!(names(store, &consumer).await, ["late"]);

@@ -112,9 +112,9 @@ impl EffectStore for SimEffects {
         self.gate.hear(result).await
     }
 
-    async fn released(&self, consumer: &str) -> Result<Vec<Released>, StoreError> {
+    async fn released(&self, consumer: &str, epoch: u64) -> Result<Vec<Released>, StoreError> {
         ask!(self.gate, consumer, "looks for what is released")?;
-        self.gate.world.effects.released(consumer).await
+        self.gate.world.effects.released(consumer, epoch).await
     }
 
     async fn unpark(
@@ -129,14 +129,14 @@ impl EffectStore for SimEffects {
         self.gate.hear(result).await
     }
 
-    async fn park_again(&self, consumer: &str, position: Position, reason: &str) -> Result<(), StoreError> {
+    async fn park_again(&self, consumer: &str, epoch: u64, position: Position, reason: &str) -> Result<(), StoreError> {
         ask!(self.gate, consumer, "parks {position} again: {reason}")?;
-        self.gate.world.effects.park_again(consumer, position, reason).await
+        self.gate.world.effects.park_again(consumer, epoch, position, reason).await
     }
 
-    async fn revived(&self, consumer: &str) -> Result<Vec<EffectRow>, StoreError> {
+    async fn revived(&self, consumer: &str, epoch: u64) -> Result<Vec<EffectRow>, StoreError> {
         ask!(self.gate, consumer, "looks for what is revived")?;
-        let revived = self.gate.world.effects.revived(consumer).await;
+        let revived = self.gate.world.effects.revived(consumer, epoch).await;
         for row in revived.iter().flatten() {
             self.gate.note(format_args!("   {} {}: revived", row.stream, row.name));
         }
