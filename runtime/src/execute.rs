@@ -23,7 +23,8 @@ pub struct Options {
     pub queue_per_shard: usize,
     /// Folded streams kept in memory per shard.
     pub streams_per_shard: usize,
-    /// Payload bytes of the folded streams kept in memory per shard: whichever limit is reached first.
+    /// Payload bytes of the folded streams kept in memory per shard: whichever limit is reached first. States of JSON take
+    /// about three times as much memory (`airstream bench memory`).
     pub cache_bytes_per_shard: usize,
     /// Command ids of a folded stream's newest commits that are kept with it, 16 bytes each: beyond them the index answers.
     pub ids_per_stream: usize,
@@ -40,7 +41,7 @@ impl Default for Options {
         Self {
             queue_per_shard: 4_096,
             streams_per_shard: 2_048,
-            cache_bytes_per_shard: 8 * 1024 * 1024,
+            cache_bytes_per_shard: 4 * 1024 * 1024,
             // Retries come seconds, at most minutes, after the first try; even a busy stream rarely makes more commits in
             // that time.
             ids_per_stream: 128,
