@@ -33,7 +33,8 @@ use report::Measured;
 #[derive(Debug, Clone, clap::Subcommand)]
 #[command(
     after_long_help = "Each measurement starts servers of its own, in a temporary folder on the disk of the data \
-                       directory, and removes them.\n\nExamples:\n  \
+                       directory, unless nats.url or postgres.url names others (then in an account without our \
+                       streams); --ephemeral always does. It removes what it made.\n\nExamples:\n  \
                        airstream bench all                    everything but `memory`\n  \
                        airstream bench append --sync default  without waiting for the disk\n  \
                        airstream bench all --json > figures.json"
