@@ -222,7 +222,9 @@ async fn send(client: &Client, to: Subject, reply: Reply) {
     }
     if let Some(undo) = reply.unheard {
         // Sent as a request that nobody answers: silence means that it was delivered.
-        let request = Request::new().headers(map).payload(reply.body.into()).timeout(Some(NOBODY_THERE));
+        // On an inbox of its own: the client keeps a place for an answer on its shared one until that comes, and here none does.
+        let request = Request::new().inbox(client.new_inbox()).headers(map).payload(reply.body.into());
+        let request = request.timeout(Some(NOBODY_THERE));
         if let Err(error) = client.send_request(to, request).await
             && error.kind() == RequestErrorKind::NoResponders
         {
