@@ -93,22 +93,22 @@ struct Keeper {
 impl Keeper {
     async fn run(self, stop: CancellationToken) {
         let every = self.claim.lasting / TURNS;
-        let mut last = Instant::now();
+        let mut granted: Option<Until> = None;
         let mut away = false;
         while !stop.is_cancelled() {
             // What we are granted is counted from before the question: the store can only count from later.
             let (asked, time) = (Instant::now(), clock::now());
-            let silent = asked - last;
-            if silent > self.claim.lasting {
-                tracing::warn!(
-                    silent_ms = silent.as_millis() as u64,
-                    "this instance has not run, or could not reach the record of leases, for longer than its leases last: \
-                     they have run out, and what was begun under them is given up"
-                );
-            }
             match tokio::time::timeout(self.claim.lasting, self.store.turn(&self.claim)).await {
                 Ok(Ok(turn)) => {
-                    last = asked;
+                    // Only now: an instance may also be paused between the question and its answer.
+                    if granted.is_some_and(|until| !until.is_ahead()) {
+                        tracing::warn!(
+                            lease_ms = self.claim.lasting.as_millis() as u64,
+                            "this instance has not run, or could not reach the record of leases, for longer than its leases \
+                             last: they have run out, and what was begun under them is given up"
+                        );
+                    }
+                    granted = Some(Until::after(asked, time, self.claim.lasting));
                     away = false;
                     self.publish(&turn, asked, time);
                 }
