@@ -308,6 +308,10 @@ impl Executor {
         (0..SHARDS).filter_map(|shard| self.0.shards.get(shard)).map(|entrance| entrance.waiting()).sum()
     }
 
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.0.environment
+    }
+
     /// Takes no more commands and waits until those already taken are answered.
     pub async fn close(&self) {
         self.0.shards.close();

@@ -25,6 +25,7 @@ pub mod lease;
 mod log;
 pub mod memory;
 pub mod react;
+mod recall;
 mod registry;
 pub mod retry;
 pub mod route;

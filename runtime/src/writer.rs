@@ -497,14 +497,7 @@ impl Work {
     }
 
     fn fold(&self, decider: &dyn ErasedDecider, mut folded: Folded, recorded: &Recorded) -> Result<Folded, Problem> {
-        let unreadable = |reason: String| {
-            tracing::error!(stream = %self.stream, position = recorded.position.sequence(), reason, "unreadable history");
-            let detail = format!(
-                "The history of `{}` cannot be read at {}: {reason}. Nothing can be decided on it until that is fixed.",
-                self.stream, recorded.position
-            );
-            Problem::new(500, "unreadable_history", detail)
-        };
+        let unreadable = |reason| unreadable_history(&self.stream, recorded.position, reason);
         let Some((_, commit)) = recorded.history().map_err(unreadable)? else {
             // The guard counts it, the history does not.
             folded.position = recorded.position;
@@ -634,7 +627,15 @@ fn check_version(request: &Request, folded: &Folded) -> Result<(), Problem> {
     }
 }
 
-fn log_unreadable(error: &LogError) -> Problem {
+pub(crate) fn unreadable_history(stream: &StreamName, position: Position, reason: String) -> Problem {
+    tracing::error!(%stream, position = position.sequence(), reason, "unreadable history");
+    let detail = format!(
+        "The history of `{stream}` cannot be read at {position}: {reason}. Nothing can be decided on it until that is fixed."
+    );
+    Problem::new(500, "unreadable_history", detail)
+}
+
+pub(crate) fn log_unreadable(error: &LogError) -> Problem {
     tracing::warn!(%error, "the log could not be read");
     Problem::unavailable("The log cannot be read right now; nothing was written.", 1_000)
 }

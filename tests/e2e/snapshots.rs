@@ -58,4 +58,13 @@ async fn a_long_stream_is_loaded_from_its_snapshot_after_a_kill() {
     assert_eq!(define(&nats, 0).await, first, "a command id was forgotten");
     assert_eq!(define(&nats, VERSIONS + 1).await["version"], json!(VERSIONS + 2));
     assert_eq!(outcomes(&stack, "used").await, 1, "the whole stream was folded again");
+
+    // Its state remembers a few versions only; the log remembers all.
+    let http = stack.http();
+    let start = json!({ "run_id": "of-old", "version": 3 });
+    http.json("POST", "/v1/workflows/long/runs", Some(start), 201).await;
+    assert_eq!(http.run_in("of-old", &["running"]).await["definition_version"], json!(3));
+    let start = json!({ "run_id": "of-never", "version": VERSIONS + 3 });
+    let problem = http.json("POST", "/v1/workflows/long/runs", Some(start), 404).await;
+    assert_eq!(problem["code"], "unknown_version");
 }

@@ -79,6 +79,7 @@ async fn run(world: World) {
     the_same_id_at_once_from_two_writers_is_one_commit(&world).await;
     an_id_used_for_something_else_is_refused(&world).await;
     an_id_is_remembered_beyond_the_recent_commits(&world).await;
+    what_a_stream_once_was_can_be_asked(&world).await;
     refusals_say_why(&world).await;
     two_writers_lose_nothing_and_double_nothing(&world).await;
     a_stale_memory_does_not_refuse_what_was_accepted(&world.log, &world.index).await;
@@ -118,6 +119,18 @@ async fn the_same_id_at_once_from_two_writers_is_one_commit(world: &World) {
         let found = writers[1].inspect::<Till>(&stream).await.unwrap();
         assert_eq!((found.state, found.version), (5 + round % 2, 1 + round % 2), "it counted twice");
     }
+}
+
+async fn what_a_stream_once_was_can_be_asked(world: &World) {
+    let (stream, executor) = (fresh_stream("till"), world.executor());
+    for _ in 0..10 {
+        executor.execute(ask(&stream, "take", 3, None)).await.unwrap();
+    }
+    let beyond = |coins| move |state: &u64| (*state > coins).then_some(*state);
+    assert_eq!(executor.recall::<Till, _>(&stream, beyond(11)).await.unwrap(), Some(12));
+    assert_eq!(executor.recall::<Till, _>(&stream, beyond(29)).await.unwrap(), Some(30), "the newest is history, too");
+    assert_eq!(executor.recall::<Till, _>(&stream, beyond(30)).await.unwrap(), None);
+    assert_eq!(executor.recall::<Till, _>(&fresh_stream("till"), beyond(0)).await.unwrap(), None);
 }
 
 async fn an_id_used_for_something_else_is_refused(world: &World) {

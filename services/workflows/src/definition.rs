@@ -90,8 +90,11 @@ pub enum State {
     Retired(Versions),
 }
 
-/// Every version of a workflow, by number; never empty.
+/// The newest versions of a workflow by number, at most [`KEPT_VERSIONS`]; never empty. Older ones are in the log.
 pub type Versions = BTreeMap<u32, ResolvedDefinition>;
+
+/// So many versions are remembered: somebody may define a workflow again a thousand times a day, for years.
+pub const KEPT_VERSIONS: usize = 8;
 
 /// One version of a workflow, ready to be run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -104,23 +107,40 @@ pub struct ResolvedDefinition {
     pub definition: Arc<Definition>,
 }
 
+/// What a run shall follow.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Wanted {
+    /// This.
+    Found(ResolvedDefinition),
+    /// A version that there was, too long ago to be remembered: see [`version`] and the log.
+    Older(u32),
+}
+
 /// Finds the version that a run shall follow: the wanted one, or the latest.
 ///
 /// # Errors
 /// A [`Rejection`] when there is none, or when the workflow is retired.
-pub fn resolve(state: &State, wanted: Option<u32>) -> Result<ResolvedDefinition, Rejection> {
+pub fn resolve(state: &State, wanted: Option<u32>) -> Result<Wanted, Rejection> {
     let versions = match state {
         State::NotDefined => return Err(Rejection::UnknownWorkflow),
         State::Retired(_) => return Err(Rejection::Retired),
         State::Defined(versions) => versions,
     };
-    let latest = versions.last_key_value().map(|(_, latest)| latest);
-    match wanted {
-        None => latest.cloned().ok_or(Rejection::UnknownWorkflow),
-        Some(version) => versions.get(&version).cloned().ok_or_else(|| Rejection::UnknownVersion {
-            wanted: version,
-            latest: latest.map_or(0, |latest| latest.version),
-        }),
+    let latest = versions.last_key_value().ok_or(Rejection::UnknownWorkflow)?.1;
+    let wanted = wanted.unwrap_or(latest.version);
+    match version(state, wanted) {
+        Some(found) => Ok(Wanted::Found(found)),
+        None if (1..latest.version).contains(&wanted) => Ok(Wanted::Older(wanted)),
+        None => Err(Rejection::UnknownVersion { wanted, latest: latest.version }),
+    }
+}
+
+/// A version, if the state remembers it.
+#[must_use]
+pub fn version(state: &State, wanted: u32) -> Option<ResolvedDefinition> {
+    match state {
+        State::NotDefined => None,
+        State::Defined(versions) | State::Retired(versions) => versions.get(&wanted).cloned(),
     }
 }
 
@@ -208,6 +228,9 @@ impl Decider for Workflow {
                 };
                 let (version, hash, definition) = (*version, hash.clone(), definition.clone());
                 versions.insert(version, ResolvedDefinition { version, hash, definition });
+                while versions.len() > KEPT_VERSIONS {
+                    versions.pop_first();
+                }
                 State::Defined(versions)
             }
             (State::Defined(versions), Event::Retired(_)) => State::Retired(versions),

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use kernel::{Problem, Rejection, Stamp, StreamName};
 use runtime::{Executor, Prepare};
 
-use crate::definition::{self, Workflow};
+use crate::definition::{self, Wanted, Workflow};
 use crate::run::Command;
 
 /// Fills in the definition.
@@ -17,7 +17,15 @@ impl Prepare<Command> for Resolve {
         let Command::Start { workflow, version, input, definition: None, at } = command else { return Ok(command) };
         let stream = StreamName::new(stamp.stream.tenant.as_str(), events::workflow::CATEGORY, &workflow)?;
         let found = executor.inspect::<Workflow>(&stream).await?;
-        let resolved = definition::resolve(&found.state, version).map_err(|rejection| rejection.problem())?;
+        let resolved = match definition::resolve(&found.state, version).map_err(|rejection| rejection.problem())? {
+            Wanted::Found(resolved) => resolved,
+            Wanted::Older(version) => {
+                let recalled =
+                    executor.recall::<Workflow, _>(&stream, |state| definition::version(state, version)).await?;
+                recalled
+                    .ok_or_else(|| Problem::unavailable("That version cannot be read from the log right now.", 1_000))?
+            }
+        };
         Ok(Command::Start { workflow, version, input, definition: Some(resolved), at })
     }
 }
