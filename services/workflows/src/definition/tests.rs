@@ -284,7 +284,7 @@ proptest! {
         for choice in choices {
             state = assert_survives_storage(&assert_laws::<Workflow>(state, commands[choice].clone()));
             if let State::Defined(versions) | State::Retired(versions) = &state {
-                let latest = *versions.last_key_value().unwrap().0;
+                let latest = *versions.last_key_value().expect("never empty").0;
                 prop_assert!(versions.keys().copied().eq(latest.saturating_sub(KEPT_VERSIONS as u32 - 1).max(1)..=latest));
             }
         }
