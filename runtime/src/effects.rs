@@ -1,6 +1,7 @@
 //! The port to the record of effects: what is to be done in the world, written down before it is done.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use async_trait::async_trait;
 use kernel::{Position, StreamName, Timestamp};
@@ -209,36 +210,51 @@ pub trait EffectStore: Send + Sync + 'static {
     async fn revived(&self, consumer: &str, epoch: u64) -> Result<Vec<EffectRow>, StoreError>;
 }
 
-/// The rows that remain after cancellations: a plan and its cancellation in one batch leave nothing.
+/// The rows that remain: a plan and its cancellation in one batch leave nothing, and of several calls for one effect only
+/// that of the newest event is left.
 #[must_use]
 pub fn surviving(consumer: &str, plans: &[Planned]) -> (Vec<EffectRow>, Vec<(StreamName, String)>) {
-    let mut rows: Vec<EffectRow> = Vec::new();
+    let mut rows: Vec<Option<EffectRow>> = Vec::new();
     let mut cancelled = Vec::new();
-    let mut seen = HashSet::new();
+    // Where the newest call for an effect stands among the rows.
+    let mut newest: HashMap<(StreamName, String), usize> = HashMap::new();
     for planned in plans {
         match &planned.plan {
             Plan::Do { name, due, request } => {
-                if seen.insert((planned.stream.clone(), name.clone())) {
-                    rows.push(EffectRow {
-                        consumer: consumer.to_owned(),
-                        stream: planned.stream.clone(),
-                        name: name.clone(),
-                        event: planned.event.clone(),
-                        correlation: planned.correlation.clone(),
-                        due: due.unwrap_or(Timestamp::UNIX_EPOCH),
-                        request: request.clone(),
-                        attempts: 0,
-                        traceparent: planned.traceparent.clone(),
-                    });
+                let row = EffectRow {
+                    consumer: consumer.to_owned(),
+                    stream: planned.stream.clone(),
+                    name: name.clone(),
+                    event: planned.event.clone(),
+                    correlation: planned.correlation.clone(),
+                    due: due.unwrap_or(Timestamp::UNIX_EPOCH),
+                    request: request.clone(),
+                    attempts: 0,
+                    traceparent: planned.traceparent.clone(),
+                };
+                match newest.entry((planned.stream.clone(), name.clone())) {
+                    Entry::Vacant(place) => {
+                        place.insert(rows.len());
+                        rows.push(Some(row));
+                    }
+                    // The same event again changes nothing.
+                    Entry::Occupied(place) => {
+                        let earlier = &mut rows[*place.get()];
+                        if earlier.as_ref().is_none_or(|earlier| earlier.event != row.event) {
+                            *earlier = Some(row);
+                        }
+                    }
                 }
             }
             Plan::Cancel { name } => {
-                rows.retain(|row| row.stream != planned.stream || row.name != *name);
+                let key = (planned.stream.clone(), name.clone());
                 // A later event may call for it again.
-                seen.remove(&(planned.stream.clone(), name.clone()));
-                cancelled.push((planned.stream.clone(), name.clone()));
+                if let Some(place) = newest.remove(&key) {
+                    rows[place] = None;
+                }
+                cancelled.push(key);
             }
         }
     }
-    (rows, cancelled)
+    (rows.into_iter().flatten().collect(), cancelled)
 }

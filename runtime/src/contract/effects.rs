@@ -96,15 +96,21 @@ async fn a_later_event_calls_for_the_same_effect_anew(store: &dyn EffectStore) {
     let (consumer, stream) = (clock::fresh_id("c"), fresh_stream("till"));
     store.begin(&consumer, "log_1", 1).await.unwrap();
     let cancel = planned(&stream, Plan::Cancel { name: "a".into() });
+    let twice = [effect(&stream, "twice"), from("e.2", effect(&stream, "twice"))];
+    store.record(&consumer, 1, Position::START, Position::at(1), &twice, &[]).await.unwrap();
+    let row = store.pending(&consumer).await.unwrap().remove(0);
+    assert_eq!(row.event, "e.2", "of two calls in one batch the older one was recorded");
+    let twice = Settlement { event: row.event, ..settled(&stream, "twice", EffectState::Done) };
+    store.settle(&consumer, 1, &[twice]).await.unwrap();
     // Called for, taken back and called for again, all within one batch.
     let plans = [effect(&stream, "a"), cancel.clone(), from("e.2", effect(&stream, "a"))];
-    store.record(&consumer, 1, Position::START, Position::at(1), &plans, &[]).await.unwrap();
+    store.record(&consumer, 1, Position::at(1), Position::at(2), &plans, &[]).await.unwrap();
     assert_eq!(store.pending(&consumer).await.unwrap().remove(0).event, "e.2", "the second call was lost");
     // It was done when it was taken back; the next event wants it done once more.
     let done = Settlement { event: "e.2".into(), ..settled(&stream, "a", EffectState::Done) };
     store.settle(&consumer, 1, std::slice::from_ref(&done)).await.unwrap();
     let again = [cancel, from("e.4", effect(&stream, "a"))];
-    store.record(&consumer, 1, Position::at(1), Position::at(2), &again, &[]).await.unwrap();
+    store.record(&consumer, 1, Position::at(2), Position::at(3), &again, &[]).await.unwrap();
     let row = store.pending(&consumer).await.unwrap().pop().expect("what was done before is not what is wanted now");
     assert_eq!((row.event.as_str(), row.attempts), ("e.4", 0));
     // A try for the earlier event that ends only now says nothing about it.

@@ -18,7 +18,7 @@ const REPORT_FOR: Duration = Duration::from_secs(120);
 /// A finished try.
 pub(super) struct Finished {
     pub(super) settlement: Settlement,
-    /// The effect again, when it is to be tried later.
+    /// The effect again, when it is to be tried later; how often it has been tried is for the runner to say.
     pub(super) again: Option<EffectRow>,
 }
 
@@ -72,7 +72,6 @@ pub(super) async fn perform<R: Reactor>(
     let settlement = Settlement { stream, name, event, state, due, note };
     let again = due.map(|due| {
         row.due = due;
-        row.attempts += 1;
         row
     });
     Finished { settlement, again }

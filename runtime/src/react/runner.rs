@@ -1,7 +1,7 @@
 //! The runner: performs recorded effects when they are due. No polling: it sleeps until the next due time.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,18 +37,28 @@ fn call_of(row: &EffectRow) -> Call {
     (key_of(row), row.event.clone())
 }
 
-/// What is to be done when. The heap holds keys, the map the effects: a cancelled timer leaves the map, and its key is
-/// passed over when it comes up.
+/// A call that is being done.
+struct InHand {
+    /// The event that called.
+    event: String,
+    /// In which it was begun.
+    epoch: u64,
+    /// How often it had been put off, as the store knows it, while the store has it scheduled. `None` when it has not, or we
+    /// cannot say: cancelled, called for anew by a later event, or settled by another owner. Then it is not tried again.
+    scheduled: Option<u32>,
+}
+
+/// What is to be done when: what the store has scheduled, as far as we have heard of it. The heap and the queue hold keys, the
+/// map the effects: a cancelled timer leaves the map, and its key is passed over when it comes up.
 #[derive(Default)]
 struct Agenda {
     due: BinaryHeap<Reverse<(Timestamp, Key)>>,
+    /// Of each effect the newest call.
     waiting: HashMap<Key, EffectRow>,
     /// Outward effects whose time has come, waiting for a permit of their kind.
-    outward: VecDeque<EffectRow>,
-    /// Being done, with the epoch in which it was begun.
-    in_hand: HashMap<Call, u64>,
-    /// Cancelled while in hand: not to be tried again.
-    cancelled: HashSet<Call>,
+    outward: VecDeque<Call>,
+    /// Being done: of each effect mostly one call, and older ones that are not done yet.
+    in_hand: HashMap<Key, Vec<InHand>>,
     /// The term in which we own the consumer, when we do.
     owner: Option<Term>,
     /// Ended since the ownership was last in doubt: the store's list may be older than that. With the epoch in which it was
@@ -66,31 +76,38 @@ impl Agenda {
                 self.waiting.clear();
                 self.outward.clear();
                 self.ended.clear();
+                // Another owner may settle what is in hand here. If we are the owner once more, the store says what is left.
+                self.in_hand.values_mut().flatten().for_each(|call| call.scheduled = None);
             }
             News::Owner { term, rows } => {
                 self.owner = Some(term);
-                let (in_hand, ended) = (&self.in_hand, std::mem::take(&mut self.ended));
+                let ended = std::mem::take(&mut self.ended);
                 let has_ended = |call: &Call| ended.get(call).is_some_and(|(of, done)| *done || *of == term.epoch);
-                let rows =
-                    rows.into_iter().filter(|row| !in_hand.contains_key(&call_of(row)) && !has_ended(&call_of(row)));
-                let rows: Vec<_> = rows.collect();
-                self.add(rows);
+                rows.into_iter().filter(|row| !has_ended(&call_of(row))).for_each(|row| self.add(row));
             }
             News::Recorded { rows, cancelled } => {
                 for key in cancelled {
                     self.waiting.remove(&key);
-                    self.outward.retain(|row| key_of(row) != key);
-                    let in_hand = self.in_hand.keys().filter(|(other, _)| *other == key);
-                    self.cancelled.extend(in_hand.cloned());
+                    self.in_hand.get_mut(&key).into_iter().flatten().for_each(|call| call.scheduled = None);
                 }
-                self.add(rows);
+                rows.into_iter().for_each(|row| self.add(row));
             }
         }
     }
 
-    fn add(&mut self, rows: Vec<EffectRow>) {
-        for row in rows {
-            let key = key_of(&row);
+    /// Takes in what the store has scheduled: of each effect one call, so any other one is history.
+    fn add(&mut self, row: EffectRow) {
+        let key = key_of(&row);
+        let mut is_in_hand = false;
+        for call in self.in_hand.get_mut(&key).into_iter().flatten() {
+            let same = call.event == row.event;
+            call.scheduled = same.then_some(row.attempts);
+            is_in_hand |= same;
+        }
+        if is_in_hand {
+            // One try at a time; how this one ends says what comes next.
+            self.waiting.remove(&key);
+        } else {
             self.due.push(Reverse((row.due, key.clone())));
             self.waiting.insert(key, row);
         }
@@ -110,9 +127,41 @@ impl Agenda {
         None
     }
 
+    /// Keeps an outward effect until there is a permit.
+    fn queue(&mut self, row: EffectRow) {
+        self.outward.push_back(call_of(&row));
+        self.waiting.insert(key_of(&row), row);
+    }
+
+    /// The next outward effect that waits for a permit.
+    fn take_outward(&mut self) -> Option<EffectRow> {
+        while let Some((key, event)) = self.outward.pop_front() {
+            if self.waiting.get(&key).is_some_and(|row| row.event == event) {
+                return self.waiting.remove(&key);
+            }
+        }
+        None
+    }
+
     fn until_next(&self) -> Option<Duration> {
         let Reverse((at, _)) = self.due.peek()?;
         Some((*at - clock::now()).to_std().unwrap_or_default().min(LONGEST_SLEEP))
+    }
+
+    /// Notes that an effect is being done.
+    fn begin(&mut self, (key, event): Call, attempts: u32) {
+        let epoch = self.owner.map_or(0, |term| term.epoch);
+        self.in_hand.entry(key).or_default().push(InHand { event, epoch, scheduled: Some(attempts) });
+    }
+
+    /// What was in hand is not any more.
+    fn put_down(&mut self, (key, event): &Call) -> Option<InHand> {
+        let calls = self.in_hand.get_mut(key)?;
+        let call = calls.iter().position(|call| call.event == *event).map(|place| calls.swap_remove(place));
+        if calls.is_empty() {
+            self.in_hand.remove(key);
+        }
+        call
     }
 
     /// Ends a try, and says in which epoch to settle it. While the ownership is in doubt that is the one in which it was
@@ -120,23 +169,16 @@ impl Agenda {
     fn end(&mut self, finished: Finished) -> (u64, Settlement) {
         let Finished { settlement, again } = finished;
         let call = ((settlement.stream.clone(), settlement.name.clone()), settlement.event.clone());
-        let begun = self.in_hand.remove(&call).unwrap_or(0);
+        let (begun, scheduled) = self.put_down(&call).map_or((0, None), |call| (call.epoch, call.scheduled));
         let epoch = self.owner.map_or(begun, |term| term.epoch);
-        let unwanted = self.cancelled.remove(&call);
-        match again {
-            // Who owns the consumer now will find it in the store.
-            Some(_) if self.owner.is_none() => {}
-            // A later event has called for it meanwhile: then this call is history.
-            Some(row) if self.waiting.get(&call.0).is_some_and(|later| later.event != row.event) => {}
-            Some(row) if !unwanted => self.add(vec![row]),
-            Some(_) => {
-                let note = format!("{}; not tried again: it was cancelled", settlement.note);
-                return (epoch, Settlement { state: EffectState::Done, due: None, note, ..settlement });
-            }
-            None if self.owner.is_none() => {
+        match (again, scheduled) {
+            (Some(row), Some(attempts)) => self.add(EffectRow { attempts: attempts + 1, ..row }),
+            // The store has other plans, and takes no notice. Who owns the consumer by then will find them there.
+            (Some(_), None) => {}
+            (None, _) if self.owner.is_none() => {
                 self.ended.insert(call, (epoch, settlement.state == EffectState::Done));
             }
-            None => {}
+            (None, _) => {}
         }
         (epoch, settlement)
     }
@@ -215,7 +257,7 @@ impl<R: Reactor> Runner<R> {
 
     fn begin_what_is_due(&self, agenda: &mut Agenda, finished: &mpsc::Sender<Finished>, stop: &CancellationToken) {
         while let Some(permit) = permit(&self.outward)
-            && let Some(row) = agenda.outward.pop_front()
+            && let Some(row) = agenda.take_outward()
         {
             self.begin(agenda, row, permit, finished, stop);
         }
@@ -227,7 +269,7 @@ impl<R: Reactor> Runner<R> {
             } else if let Some(permit) = permit(&self.outward) {
                 self.begin(agenda, row, permit, finished, stop);
             } else {
-                agenda.outward.push_back(row);
+                agenda.queue(row);
             }
         }
     }
@@ -241,7 +283,7 @@ impl<R: Reactor> Runner<R> {
         stop: &CancellationToken,
     ) {
         let call = call_of(&row);
-        agenda.in_hand.insert(call.clone(), agenda.owner.map_or(0, |term| term.epoch));
+        agenda.begin(call.clone(), row.attempts);
         let (reactor, commands) = (Arc::clone(&self.reactor), Arc::clone(&self.commands));
         let (finished, stop, longest) = (finished.clone(), stop.clone(), self.options.longest_retry);
         self.tasks.spawn(async move {
