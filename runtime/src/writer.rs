@@ -336,7 +336,8 @@ impl Work {
         let mut fresh = false;
         // Whether an append of ours may yet arrive: then nothing may be said to be unwritten.
         let mut unsure = false;
-        // Lost races are counted. A log without an answer is asked until the time is up: it may be electing a leader.
+        // Lost races are counted. A log without an answer is asked until the time is up: it may be electing a leader. So is one
+        // that refuses for the sake of what it has not written yet.
         let mut conflicts = 0;
         let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(250));
         while conflicts <= self.environment.options.conflict_retries {
@@ -384,8 +385,8 @@ impl Work {
                         backoff.wait().await;
                     } else {
                         metrics::counter!(telemetry::APPEND_CONFLICTS_TOTAL).increment(1);
-                        conflicts += 1;
                     }
+                    let before = folded.position;
                     tracing::debug!(stream = %self.stream, %error, "reading the tail before deciding again");
                     folded = match self.catch_up(&*decider, Some(folded), Freshness::Leader).await {
                         Ok(folded) => folded,
@@ -393,7 +394,17 @@ impl Work {
                     };
                     fresh = true;
                     match self.accepted_before(&folded, &id, &fingerprint).await {
-                        Ok(None) => {}
+                        Ok(None) if error != AppendError::Conflict => {}
+                        Ok(None) if folded.position > before => conflicts += 1,
+                        // Refused for what nobody can read yet: three replicas guard against an append in flight, too. It is no
+                        // lost race until it has landed, and it may be one of ours whose answer was lost.
+                        Ok(None) => {
+                            let pause = backoff.next_delay();
+                            if Instant::now() + pause >= self.until {
+                                break;
+                            }
+                            tokio::time::sleep(pause).await;
+                        }
                         // It was this very call that wrote it, so the answer is not a repeat of one given before.
                         Ok(Some(answer)) => return (Ok(Answer { repeated: false, ..answer }), Some(folded)),
                         // That problem says that nothing was written, and this very call may have written.
