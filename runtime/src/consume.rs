@@ -8,6 +8,7 @@
 //! released by people → handled in order, between two batches
 //! ```
 
+mod everything;
 mod gather;
 mod gauges;
 
@@ -23,8 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::lease::Lease;
 use crate::retry::Backoff;
-use crate::{Filter, Log, Parked, ParkedState, Recorded, StoreError, trace};
+use crate::{Log, Parked, ParkedState, Recorded, StoreError, trace};
 use gauges::Gauges;
+
+pub use everything::everything;
 
 /// Why a batch was not handled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -245,8 +248,8 @@ impl<H: Handler> Walk<'_, H> {
             );
             return Err(HandleError::Lost(reason));
         }
-        let reader = self.log.read(self.checkpoint, &Filter::default()).await.map_err(unreadable)?;
-        let mut chunks = gather::gather(reader.commits, self.options.batch, self.options.pace).boxed();
+        let commits = everything(self.log, self.checkpoint).await.map_err(unreadable)?;
+        let mut chunks = gather::gather(commits, self.options.batch, self.options.pace).boxed();
         let mut heartbeat = tokio::time::interval(self.options.heartbeat);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.gauges.came_to(self.checkpoint, head.sequence() - self.checkpoint.sequence(), None, self.parked.len());

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use kernel::Position;
-use runtime::consume::HandleError;
-use runtime::{Filter, Log, Recorded};
+use runtime::consume::{HandleError, everything};
+use runtime::{Log, Recorded};
 use sqlx::{AssertSqlSafe, Connection};
 
 use super::REACHED;
@@ -50,10 +50,10 @@ pub async fn refill<P: Projector>(
 
     let mut at = Position::START;
     if at < until {
-        let reader = log.read(at, &Filter::default()).await.map_err(unreadable)?;
+        let commits = everything(log, at).await.map_err(unreadable)?;
         // How many there are is known, so every batch but the last can be a full one.
         let messages = usize::try_from(until.sequence()).unwrap_or(usize::MAX);
-        let mut chunks = reader.commits.take(messages).chunks(BATCH);
+        let mut chunks = commits.take(messages).chunks(BATCH);
         while at < until {
             let chunk = chunks.next().await.ok_or_else(|| HandleError::Transient("the read ended".to_owned()))?;
             let commits = chunk.into_iter().collect::<Result<Vec<Recorded>, _>>().map_err(unreadable)?;

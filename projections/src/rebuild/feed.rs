@@ -7,9 +7,9 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use kernel::Position;
-use runtime::consume::HandleError;
+use runtime::consume::{self, HandleError};
 use runtime::retry::Backoff;
-use runtime::{Filter, Log, LogError, Recorded};
+use runtime::{Log, LogError, Recorded};
 
 /// Most commits in a batch. Two batches are in memory: one being written, the next being read.
 const BATCH: usize = 10_000;
@@ -76,7 +76,7 @@ impl Feed {
     async fn arrived(&mut self) -> Result<Recorded, LogError> {
         let commits = match &mut self.commits {
             Some(commits) => commits,
-            none => none.insert(self.log.read(self.read, &Filter::default()).await?.commits),
+            none => none.insert(consume::everything(&self.log, self.read).await?),
         };
         let ended = || LogError { attempt: "follow the log", reason: "the read ended".to_owned() };
         commits.next().await.unwrap_or_else(|| Err(ended()))

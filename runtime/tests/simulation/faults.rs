@@ -11,6 +11,8 @@ pub(crate) enum Fault {
     LostReply,
     /// An append arrives when its caller has given up.
     LateWrite,
+    /// An append is refused for the sake of another one, which is in flight and cannot be read, and may never land.
+    InFlight,
     /// A read fails.
     FailedRead,
     /// A replica answers that is behind.
@@ -32,7 +34,7 @@ pub(crate) enum Fault {
 /// How often each of them happens in one history.
 #[derive(Debug, Clone)]
 pub(crate) struct Faults {
-    per_mille: [u64; 11],
+    per_mille: [u64; 12],
     /// The longest that a single step takes.
     pub(crate) slowest_ms: u64,
     pub(crate) instances: u64,
@@ -48,7 +50,7 @@ impl Faults {
     /// Swarm testing (Groce and others, 2012): each history leaves out about half of the faults. What remains reaches
     /// further than a little of everything would, because one fault often hides another.
     pub(crate) fn draw(random: &mut Random) -> Self {
-        let mut per_mille = [0; 11];
+        let mut per_mille = [0; 12];
         for rate in &mut per_mille {
             let (wanted, some, many) = (random.chance(500), random.between(5, 60), random.between(60, 300));
             *rate = if !wanted {

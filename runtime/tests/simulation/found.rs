@@ -31,11 +31,16 @@ struct Faulty {
     replicas_end: AtomicU32,
     /// Hands out these positions first, in one go, whatever the log has.
     hands_out: Mutex<Vec<u64>>,
+    /// Refuses so many appends because of another one, which cannot be read yet.
+    in_flight: AtomicU32,
 }
 
 #[async_trait]
 impl Log for Faulty {
     async fn append(&self, commit: Append) -> Result<Position, AppendError> {
+        if self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            return Err(AppendError::Conflict);
+        }
         let position = self.inner.append(commit).await?;
         if self.loses_reply.swap(false, Ordering::Relaxed) {
             self.reads_fail.store(true, Ordering::Relaxed);
@@ -188,4 +193,50 @@ async fn a_hole_or_a_repeat_inside_a_batch_is_noticed() {
         stop.cancel();
         running.await.unwrap();
     }
+}
+
+/// The newest message was lost on the way, and nothing came after it that would have shown the hole.
+#[tokio::test(start_paused = true)]
+async fn a_walk_that_has_lost_the_newest_message_notices_by_itself() {
+    let log = Arc::new(Faulty { hands_out: Mutex::new(vec![1, 2, 3, 4]), ..Faulty::default() });
+    let stream = fresh_stream("till");
+    let mut last = Position::START;
+    for n in 0..5 {
+        last = log.inner.append(commit(&stream, &format!("c{n}"), n, last)).await.unwrap();
+    }
+    let notes = Notes::default();
+    let (lease, options, stop) =
+        (Lease::permanent("projection/notes"), consume::Options::default(), CancellationToken::new());
+    let running = tokio::spawn(consume::run(notes.clone(), lease, log as Arc<dyn Log>, options, stop.clone()));
+    let all = async {
+        while notes.0.lock().unwrap().len() < 5 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all).await.expect("it asks the log whether there is more");
+    assert_eq!(*notes.0.lock().unwrap(), [1, 2, 3, 4, 5]);
+    stop.cancel();
+    running.await.unwrap();
+}
+
+/// Three replicas refuse a commit while another one under the same guard is in flight, and until that one has landed there
+/// is nothing to be read. A command that lost its tries to one slow append was told that others keep changing its stream.
+#[tokio::test(start_paused = true)]
+async fn a_conflict_with_what_cannot_be_read_yet_is_waited_for() {
+    let log = Arc::new(Faulty::default());
+    let options = Options { conflict_retries: 2, ..Options::default() };
+    let (executor, stream, began) =
+        (executor(&log, options.clone()), fresh_stream("till"), tokio::time::Instant::now());
+    log.in_flight.store(20, Ordering::Relaxed);
+    let answer = executor.execute(ask(&stream, "take", 1, Some("a"))).await.unwrap();
+    assert_eq!((answer.version, answer.repeated), (1, false));
+    assert!(began.elapsed() >= Duration::from_millis(100), "twenty tries without a pause: {:?}", began.elapsed());
+    // It may never land, and the caller does not wait for ever.
+    log.in_flight.store(u32::MAX, Ordering::Relaxed);
+    let began = tokio::time::Instant::now();
+    let problem = executor.execute(ask(&stream, "take", 1, Some("b"))).await.unwrap_err();
+    assert_eq!((problem.status, problem.code.as_ref()), (409, "contended"), "{problem}");
+    assert!(began.elapsed() <= options.deadline, "{:?}", began.elapsed());
+    let tries = u32::MAX - log.in_flight.load(Ordering::Relaxed);
+    assert!(tries < 200, "{tries} tries in {:?}", began.elapsed());
 }

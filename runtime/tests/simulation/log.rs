@@ -52,6 +52,9 @@ impl Log for SimLog {
         if world.strikes(Fault::LostRequest) {
             return Err(AppendError::Unavailable("the network is down".to_owned()));
         }
+        if world.strikes(Fault::InFlight) {
+            return Err(AppendError::Conflict);
+        }
         let ambiguous = Err(AppendError::Ambiguous("no answer in time".to_owned()));
         if world.strikes(Fault::LateWrite) {
             let (late, patience) = (world.between_ms(5, 3_000), world.between_ms(1, 500));
@@ -143,9 +146,7 @@ fn deliveries(gate: Arc<Gate>, reader: Reader, after: Position) -> futures::stre
                 0 => return None,
                 1 => item = Err(failed("walk along the log")),
                 2 => again = Some(item.clone()),
-                // Never the newest: nobody can miss what nothing follows.
-                _ if item.as_ref().is_ok_and(|recorded| recorded.remaining > 0) => item = commits.next().await?,
-                _ => {}
+                _ => item = commits.next().await?,
             }
         }
         if gate.world.mutation == Mutation::HiddenHoles

@@ -10,7 +10,8 @@ use kernel::Position;
 use nats::backup::Extent;
 use nats::{Connection, Credentials, JetStreamLog, topology};
 use projections::backup::Table;
-use runtime::{Filter, Log};
+use runtime::Log;
+use runtime::consume::everything;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -174,7 +175,7 @@ async fn read_log(
     if at < Position::at(last) {
         let bar = console.bar("reading commits");
         bar.set_length(last);
-        let mut commits = log.read(at, &Filter::default()).await?.commits;
+        let mut commits = everything(log, at).await?;
         while at < Position::at(last) {
             let Some(recorded) = commits.next().await.transpose()? else { anyhow::bail!("the read of the log ended") };
             if recorded.position != at.next() {

@@ -1,0 +1,62 @@
+//! The walk along the whole log: a reader that does not trust silence.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use kernel::Position;
+
+use crate::{Filter, Log, LogError, Recorded};
+
+/// How long a log may say nothing before it is asked, and how long what it then has may take to arrive. A replica that
+/// catches up is given that time, too.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// Everything after a position, in order, until something is wrong.
+///
+/// A message that was lost on the way shows as a hole when the next one arrives; the newest one has no next. So when nothing
+/// has arrived for a while the log is asked for its head, and when nothing arrives for as long again although there is
+/// something, the read has lost it and ends with an error.
+///
+/// # Errors
+/// [`LogError`] when the read could not begin.
+pub async fn everything(
+    log: &Arc<dyn Log>,
+    after: Position,
+) -> Result<BoxStream<'static, Result<Recorded, LogError>>, LogError> {
+    let reader = log.read(after, &Filter::default()).await?;
+    let state = Some((reader.commits, Arc::clone(log), after, Position::START));
+    let stream = futures::stream::unfold(state, |state| async move {
+        let (mut commits, log, mut at, mut head) = state?;
+        loop {
+            // Under load the next one is there already, and needs no timer.
+            let next = match commits.next().now_or_never() {
+                Some(next) => Ok(next),
+                None => tokio::time::timeout(SILENCE, commits.next()).await,
+            };
+            let next = match next {
+                Ok(next) => next,
+                Err(_) if at < head => {
+                    let reason = format!("the log is at {head}, and nothing has arrived after {at}");
+                    return Some((Err(LogError { attempt: "walk along the log", reason }), None));
+                }
+                // What arrives meanwhile is as good an answer.
+                Err(_) => tokio::select! {
+                    biased;
+                    next = commits.next() => next,
+                    asked = log.head() => {
+                        // A log that cannot be asked does not answer reads either, and those say so themselves.
+                        head = asked.unwrap_or(head);
+                        continue;
+                    }
+                },
+            };
+            if let Some(Ok(commit)) = &next {
+                at = commit.position;
+            }
+            return next.map(|next| (next, Some((commits, log, at, head))));
+        }
+    });
+    Ok(stream.boxed())
+}
