@@ -2,6 +2,7 @@
 //!
 //! A batch loads the rows it touches, folds its events into them, and writes each row back once.
 
+mod columns;
 mod fold;
 mod read;
 mod rows;

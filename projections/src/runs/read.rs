@@ -5,6 +5,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 
 use super::Wanted;
+use super::columns::{Behind, RunColumns, StepColumns};
 use crate::{Failure, machinery};
 
 /// A run as people see it.
@@ -44,40 +45,23 @@ pub struct RunRow {
     pub position: Position,
 }
 
-type RunColumns = (
-    String,
-    String,
-    i32,
-    String,
-    Option<Value>,
-    Option<Value>,
-    Option<Value>,
-    Option<String>,
-    String,
-    Timestamp,
-    Option<Timestamp>,
-    i64,
-    i64,
-    i64,
-);
-
-impl From<RunColumns> for RunRow {
-    fn from(columns: RunColumns) -> Self {
+impl From<Behind<RunColumns, String>> for RunRow {
+    fn from(Behind(columns, run_id): Behind<RunColumns, String>) -> Self {
         Self {
-            run_id: columns.0,
-            workflow_id: columns.1,
-            definition_version: columns.2,
-            status: columns.3,
-            input: columns.4,
-            output: columns.5,
-            error: columns.6,
-            current_step: columns.7,
-            started_by: columns.8,
-            started_at: columns.9,
-            finished_at: columns.10,
-            version: columns.11,
-            started_position: machinery::position(columns.12),
-            position: machinery::position(columns.13),
+            run_id,
+            workflow_id: columns.0,
+            definition_version: columns.1,
+            status: columns.2,
+            input: columns.3,
+            output: columns.4,
+            error: columns.5,
+            current_step: columns.6,
+            started_by: columns.7,
+            started_at: columns.8,
+            finished_at: columns.9,
+            version: columns.10,
+            started_position: machinery::position(columns.11),
+            position: machinery::position(columns.12),
         }
     }
 }
@@ -120,23 +104,6 @@ pub struct StepRow {
     pub finished_at: Option<Timestamp>,
 }
 
-type StepColumns = (
-    String,
-    i32,
-    String,
-    String,
-    String,
-    i32,
-    Option<String>,
-    Option<Value>,
-    Option<Value>,
-    Option<Timestamp>,
-    Option<Timestamp>,
-    Option<Timestamp>,
-    Option<Timestamp>,
-    Option<Timestamp>,
-);
-
 impl From<StepColumns> for StepRow {
     fn from(columns: StepColumns) -> Self {
         Self {
@@ -159,12 +126,12 @@ impl From<StepColumns> for StepRow {
 }
 
 pub(crate) const GET: &str = "
-    SELECT run_id, workflow_id, definition_version, status, input, output, error, current_step, started_by, started_at,
-           finished_at, version, started_position, position
+    SELECT workflow_id, definition_version, status, input, output, error, current_step, started_by, started_at,
+           finished_at, version, started_position, position, run_id
     FROM runs_v1.runs WHERE tenant_id = $1 AND run_id = $2";
 pub(crate) const LIST: &str = "
-    SELECT run_id, workflow_id, definition_version, status, input, output, error, current_step, started_by, started_at,
-           finished_at, version, started_position, position
+    SELECT workflow_id, definition_version, status, input, output, error, current_step, started_by, started_at,
+           finished_at, version, started_position, position, run_id
     FROM runs_v1.runs
     WHERE tenant_id = $1 AND started_position < $2 AND ($3::text IS NULL OR workflow_id = $3)
         AND ($4::text IS NULL OR status = $4)
@@ -179,7 +146,7 @@ pub(crate) const STEPS: &str = "
 /// # Errors
 /// When Postgres cannot be asked.
 pub async fn get(pool: &PgPool, tenant: &TenantId, run: &str) -> Result<Option<RunRow>, Failure> {
-    let row: Option<RunColumns> = sqlx::query_as(GET)
+    let row: Option<Behind<RunColumns, String>> = sqlx::query_as(GET)
         .bind(tenant.as_str())
         .bind(run)
         .fetch_optional(pool)
@@ -207,7 +174,7 @@ pub async fn steps(pool: &PgPool, tenant: &TenantId, run: &str) -> Result<Vec<St
 /// # Errors
 /// When Postgres cannot be asked.
 pub async fn list(pool: &PgPool, wanted: &Wanted<'_>) -> Result<Vec<RunRow>, Failure> {
-    let rows: Vec<RunColumns> = sqlx::query_as(LIST)
+    let rows: Vec<Behind<RunColumns, String>> = sqlx::query_as(LIST)
         .bind(wanted.tenant.as_str())
         .bind(wanted.before.map_or(i64::MAX, machinery::number))
         .bind(wanted.workflow)

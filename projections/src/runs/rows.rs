@@ -8,20 +8,21 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
+use super::columns::{Behind, RunColumns, StepColumns};
 use crate::copy::copy;
 
 // Key by key through the index, whatever the planner believes: it meets these tables empty and has no statistics while
 // they grow fastest. A plan made then that reads a whole table for every batch would be kept.
 pub(crate) const LOAD_RUNS: &str = "
-    SELECT number, workflow_id, definition_version, status, input, output, error, current_step,
-           started_by, started_at, finished_at, version, started_position, position
+    SELECT workflow_id, definition_version, status, input, output, error, current_step, started_by, started_at,
+           finished_at, version, started_position, position, number
     FROM UNNEST($1::text[], $2::text[]) WITH ORDINALITY AS wanted (tenant_id, run_id, number)
     CROSS JOIN LATERAL (
         SELECT * FROM runs WHERE runs.tenant_id = wanted.tenant_id AND runs.run_id = wanted.run_id OFFSET 0
     ) AS row";
 pub(crate) const LOAD_STEPS: &str = "
-    SELECT number, step_id, ordinal, name, kind, status, attempt, worker, output, error, due_at,
-           deadline, scheduled_at, started_at, finished_at
+    SELECT step_id, ordinal, name, kind, status, attempt, worker, output, error, due_at, deadline, scheduled_at,
+           started_at, finished_at, number
     FROM UNNEST($1::text[], $2::text[]) WITH ORDINALITY AS wanted (tenant_id, run_id, number)
     CROSS JOIN LATERAL (
         SELECT * FROM steps WHERE steps.tenant_id = wanted.tenant_id AND steps.run_id = wanted.run_id OFFSET 0
@@ -91,41 +92,6 @@ pub(super) struct Step {
     pub(super) touched: bool,
 }
 
-type RunColumns = (
-    i64,
-    String,
-    i32,
-    String,
-    Option<Value>,
-    Option<Value>,
-    Option<Value>,
-    Option<String>,
-    String,
-    Timestamp,
-    Option<Timestamp>,
-    i64,
-    i64,
-    i64,
-);
-
-type StepColumns = (
-    i64,
-    String,
-    i32,
-    String,
-    String,
-    String,
-    i32,
-    Option<String>,
-    Option<Value>,
-    Option<Value>,
-    Option<Timestamp>,
-    Option<Timestamp>,
-    Option<Timestamp>,
-    Option<Timestamp>,
-    Option<Timestamp>,
-);
-
 /// A row, and which of the wanted runs it belongs to, from 1.
 pub(super) type Found<T> = (i64, T);
 
@@ -134,23 +100,24 @@ pub(super) async fn load_runs(
     ids: &[&str],
     tables: &mut PgConnection,
 ) -> Result<Vec<Found<Run>>, sqlx::Error> {
-    let rows: Vec<RunColumns> = sqlx::query_as(LOAD_RUNS).bind(tenants).bind(ids).fetch_all(tables).await?;
+    let rows: Vec<Behind<RunColumns, i64>> =
+        sqlx::query_as(LOAD_RUNS).bind(tenants).bind(ids).fetch_all(tables).await?;
     let run = |row: RunColumns| Run {
-        workflow_id: row.1,
-        definition_version: row.2,
-        status: row.3.into(),
-        input: row.4.map(Arc::new),
-        output: row.5.map(Arc::new),
-        error: row.6.map(Arc::new),
-        current_step: row.7,
-        started_by: row.8,
-        started_at: row.9,
-        finished_at: row.10,
-        version: row.11,
-        started_position: row.12,
-        position: row.13,
+        workflow_id: row.0,
+        definition_version: row.1,
+        status: row.2.into(),
+        input: row.3.map(Arc::new),
+        output: row.4.map(Arc::new),
+        error: row.5.map(Arc::new),
+        current_step: row.6,
+        started_by: row.7,
+        started_at: row.8,
+        finished_at: row.9,
+        version: row.10,
+        started_position: row.11,
+        position: row.12,
     };
-    Ok(rows.into_iter().map(|row| (row.0, run(row))).collect())
+    Ok(rows.into_iter().map(|Behind(row, number)| (number, run(row))).collect())
 }
 
 pub(super) async fn load_steps(
@@ -158,25 +125,26 @@ pub(super) async fn load_steps(
     ids: &[&str],
     tables: &mut PgConnection,
 ) -> Result<Vec<Found<Step>>, sqlx::Error> {
-    let rows: Vec<StepColumns> = sqlx::query_as(LOAD_STEPS).bind(tenants).bind(ids).fetch_all(tables).await?;
+    let rows: Vec<Behind<StepColumns, i64>> =
+        sqlx::query_as(LOAD_STEPS).bind(tenants).bind(ids).fetch_all(tables).await?;
     let step = |row: StepColumns| Step {
-        step_id: row.1,
-        ordinal: row.2,
-        name: row.3,
-        kind: row.4.into(),
-        status: row.5.into(),
-        attempt: row.6,
-        worker: row.7,
-        output: row.8.map(Arc::new),
-        error: row.9.map(Arc::new),
-        due_at: row.10,
-        deadline: row.11,
-        scheduled_at: row.12,
-        started_at: row.13,
-        finished_at: row.14,
+        step_id: row.0,
+        ordinal: row.1,
+        name: row.2,
+        kind: row.3.into(),
+        status: row.4.into(),
+        attempt: row.5,
+        worker: row.6,
+        output: row.7.map(Arc::new),
+        error: row.8.map(Arc::new),
+        due_at: row.9,
+        deadline: row.10,
+        scheduled_at: row.11,
+        started_at: row.12,
+        finished_at: row.13,
         touched: false,
     };
-    Ok(rows.into_iter().map(|row| (row.0, step(row))).collect())
+    Ok(rows.into_iter().map(|Behind(row, number)| (number, step(row))).collect())
 }
 
 /// A row and the two parts of its key that it does not hold itself.
