@@ -89,6 +89,9 @@ metrics! {
     CONSUMER_PARKED_STREAMS = "airstream_consumer_parked_streams", Gauge of Count by ["consumer"];
     /// Commits in the consumer's parking lot, causes and those behind them.
     CONSUMER_PARKED_COMMITS = "airstream_consumer_parked_commits", Gauge of Count by ["consumer"];
+    /// For how long the oldest commit or effect that the consumer has parked has been waiting for a person; 0 when nothing is
+    /// parked.
+    CONSUMER_PARKED_SECONDS = "airstream_consumer_parked_seconds", Gauge of Seconds by ["consumer"];
     /// Messages in the log that no writer of ours wrote, passed over. Somebody misdirects answers into the log.
     FOREIGN_MESSAGES_TOTAL = "airstream_foreign_messages_total", Counter of Count by ["consumer"];
 

@@ -49,14 +49,17 @@ async fn look(queues: &[(&'static str, WorkQueue); 2], database: &Database) -> R
         gauge!(telemetry::DOOR_DEPTH, "door" => *door).set(depth as f64);
     }
     for row in status::consumers(database.pool()).await.map_err(|error| error.to_string())? {
-        let set = |name: &'static str, state: Option<&'static str>, value: i64| {
+        let set = |name: &'static str, state: Option<&'static str>, value: f64| {
             let mut labels = vec![("consumer", row.consumer.clone())];
             labels.extend(state.map(|state| ("state", state.to_owned())));
-            gauge!(name, &labels).set(value as f64);
+            gauge!(name, &labels).set(value);
         };
-        set(telemetry::CONSUMER_PARKED_COMMITS, None, row.parked);
-        set(telemetry::EFFECTS, Some("scheduled"), row.effects_scheduled);
-        set(telemetry::EFFECTS, Some("parked"), row.effects_parked);
+        // Postgres' clock may be ahead of ours.
+        let waiting = row.parked_since.map(|since| (clock::now() - since).to_std().unwrap_or_default());
+        set(telemetry::CONSUMER_PARKED_COMMITS, None, row.parked as f64);
+        set(telemetry::CONSUMER_PARKED_SECONDS, None, waiting.unwrap_or_default().as_secs_f64());
+        set(telemetry::EFFECTS, Some("scheduled"), row.effects_scheduled as f64);
+        set(telemetry::EFFECTS, Some("parked"), row.effects_parked as f64);
     }
     Ok(())
 }
