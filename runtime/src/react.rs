@@ -6,6 +6,7 @@
 //! A crash after any arrow repeats what follows it: the effect carries the same idempotency key and the report the same
 //! command id, so the world may see a repeat and can tell, and the log counts it once.
 
+mod agenda;
 mod perform;
 mod runner;
 

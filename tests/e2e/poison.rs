@@ -60,9 +60,12 @@ async fn poison_is_seen_at_every_door_and_after_the_fix_rows_are_complete_and_in
     assert!(row["parked"] == parked.len() && row["parked_since"].is_string() && row["lag_events"] == 0, "{row}");
     until("metrics tell", async || {
         let text = http.request("GET", "/metrics").send().await.unwrap().text().await.unwrap();
-        text.lines().any(|line| {
-            line.starts_with("airstream_consumer_parked_streams{") && line.contains("runs_v1") && line.ends_with(" 2")
-        })
+        let value = |name: &str| {
+            let line = text.lines().find(|line| line.starts_with(&format!("{name}{{")) && line.contains("runs_v1"))?;
+            line.rsplit(' ').next()?.parse::<f64>().ok()
+        };
+        value("airstream_consumer_parked_streams") == Some(2.0)
+            && value("airstream_consumer_parked_seconds").is_some_and(|waiting| waiting > 0.0)
     })
     .await;
     assert_eq!(stack.run(&["projections", "verify", "runs"]).code, 6);
