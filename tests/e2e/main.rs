@@ -1,7 +1,12 @@
 //! Stories through public doors: the binary, a stock NATS client, HTTP, Postgres, Python. Each story starts its own
 //! stack with the command that a person would type.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests report by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "tests report by panicking, and tell what a process said before"
+)]
 
 mod backup;
 mod bench;
