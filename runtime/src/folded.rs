@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 use kernel::{Commit, Position};
 use serde::{Deserialize, Serialize};
 
+use crate::weight::{Weigher, block};
+
 /// A state whose type only its decider knows.
 pub(crate) type BoxState = Box<dyn Any + Send + Sync>;
 
@@ -15,8 +17,10 @@ pub(crate) struct Folded {
     pub(crate) version: u64,
     pub(crate) position: Position,
     pub(crate) recent: Recent,
-    /// Payload bytes that went into the state: an upper bound of what it holds, good enough for a budget.
+    /// Payload bytes that went into the state.
     pub(crate) bytes: usize,
+    /// What the state takes in memory.
+    pub(crate) weighed: Weighed,
     /// Commits since the last snapshot was taken or used.
     pub(crate) unsaved_commits: u32,
 }
@@ -25,7 +29,8 @@ impl Folded {
     /// Nothing yet; of its commits it will remember the newest `ids`.
     pub(crate) fn new(state: BoxState, ids: usize) -> Self {
         let recent = Recent::default().limited_to(ids);
-        Self { state, version: 0, position: Position::START, recent, bytes: 0, unsaved_commits: 0 }
+        let weighed = Weighed::default();
+        Self { state, version: 0, position: Position::START, recent, bytes: 0, weighed, unsaved_commits: 0 }
     }
 
     /// Moves past a commit whose events are already in the state.
@@ -40,6 +45,33 @@ impl Folded {
     pub(crate) fn advance_past(&mut self, commit: &Commit<'_>, position: Position) {
         self.advance(commit.id(), commit.version_after(), position);
     }
+
+    /// Weighs the state again if enough has been folded since the last time.
+    pub(crate) fn weigh(&mut self, weigher: Weigher) {
+        let unweighed = self.bytes - self.weighed.history;
+        if self.weighed.state == 0 || unweighed * WALKED_PER_BYTE >= self.weighed.state {
+            self.weighed = Weighed { state: weigher.weigh(&self.state, self.bytes), history: self.bytes };
+        }
+    }
+
+    /// Bytes of memory that it holds beside itself. What was folded since the state was weighed counts as it was written.
+    pub(crate) fn owned_bytes(&self) -> usize {
+        let unweighed = self.bytes - self.weighed.history;
+        self.weighed.state + unweighed + self.recent.owned_bytes()
+    }
+}
+
+/// A state is weighed again when it is not heavier than so many times the history folded since: then weighing costs no more
+/// than walking so many bytes for each one folded, and the weight is wrong by no more than such a part of itself.
+const WALKED_PER_BYTE: usize = 16;
+
+/// What a state takes in memory, as of some time ago.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Weighed {
+    /// In bytes; 0 before the first time.
+    state: usize,
+    /// [`Folded::bytes`] at that time.
+    history: usize,
 }
 
 /// Ids of a stream's newest commits, as hashes of 8 bytes with an 8-byte position. A hit is confirmed in the log, so a
@@ -75,6 +107,10 @@ impl Recent {
     fn forget(&mut self) {
         self.ring.pop_front();
         self.forgot = true;
+    }
+
+    fn owned_bytes(&self) -> usize {
+        block(self.ring.capacity() * size_of::<(u64, Position)>())
     }
 
     /// Positions of commits that may carry this id, newest first.

@@ -12,6 +12,7 @@
 //!
 //! **Invariant**: no word of any domain in this crate.
 
+mod cache;
 pub mod clock;
 pub mod consume;
 pub mod contract;
@@ -32,6 +33,7 @@ pub mod route;
 mod snapshot;
 pub mod telemetry;
 pub mod trace;
+mod weight;
 mod writer;
 
 pub use effects::{EffectRow, EffectState, EffectStore, Parked, ParkedState, Plan, Planned, Settlement, StoreError};

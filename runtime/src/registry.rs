@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::Executor;
 use crate::folded::BoxState;
 use crate::snapshot::Codec;
+use crate::weight::Weigher;
 
 /// A command whose type only its decider knows.
 pub(crate) type BoxCommand = Box<dyn Any + Send + Sync>;
@@ -107,6 +108,8 @@ pub struct Registry {
     deciders: BTreeMap<&'static str, Arc<dyn ErasedDecider>>,
     /// The categories whose streams may have snapshots.
     codecs: BTreeMap<&'static str, Codec>,
+    /// How states are weighed.
+    weighers: BTreeMap<&'static str, Weigher>,
 }
 
 impl Registry {
@@ -134,7 +137,8 @@ impl Registry {
         self.add::<D>(Some(Arc::new(prepare)))
     }
 
-    /// Lets the streams of a decider have snapshots. Its states must say everything when they are written out: a law test of
+    /// Lets the streams of a decider have snapshots, and the budget of the writers' memory know what its states take: of
+    /// states that are not [`Serialize`] it is guessed from their history. Its states must say everything when they are written out: a law test of
     /// the decider shows that ([`kernel::scenario::assert_survives_storage`]).
     ///
     /// # Panics
@@ -146,12 +150,14 @@ impl Registry {
     {
         assert!(self.deciders.contains_key(D::CATEGORY), "add the decider of `{}` first", D::CATEGORY);
         self.codecs.insert(D::CATEGORY, Codec::of::<D::State>());
+        self.weighers.insert(D::CATEGORY, Weigher::walking::<D::State>());
         self
     }
 
     fn add<D: Decider>(mut self, prepare: Option<Arc<dyn Prepare<D::Command>>>) -> Self {
         let erased = Arc::new(Erased::<D> { prepare, decider: PhantomData });
         let before = self.deciders.insert(D::CATEGORY, erased);
+        self.weighers.insert(D::CATEGORY, Weigher::of::<D::State>());
         assert!(before.is_none(), "two deciders want the category `{}`", D::CATEGORY);
         self
     }
@@ -192,6 +198,11 @@ impl Registry {
     /// How states of a category are written out, if its streams may have snapshots.
     pub(crate) fn codec(&self, category: &str) -> Option<Codec> {
         self.codecs.get(category).copied()
+    }
+
+    /// How states of a category are weighed.
+    pub(crate) fn weigher(&self, category: &str) -> Option<Weigher> {
+        self.weighers.get(category).copied()
     }
 
     /// The decider of a category, whatever is asked of it.

@@ -2,7 +2,6 @@
 //! command at a time, and never decides on anything the guard would not confirm.
 
 use std::collections::{HashMap, VecDeque};
-use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +13,11 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use kernel::{
     CommandId, Draft, FieldError, Fingerprint, NewEvent, Position, Problem, Stamp, StreamName, Timestamp, storable,
 };
-use lru::LruCache;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
+use crate::cache::Cache;
 use crate::execute::{Environment, ExecutorRef, defect, outcome_unknown};
 use crate::folded::{BoxState, Folded};
 use crate::registry::ErasedDecider;
@@ -60,9 +59,7 @@ pub(crate) struct Shard {
     inbox: mpsc::Receiver<Job>,
     /// Inspections: never held back, because commands in hand may be waiting for them.
     asides: mpsc::Receiver<Job>,
-    cache: LruCache<StreamName, Folded>,
-    /// Payload bytes of everything in the cache: what bounds memory, because a state can be small or large.
-    cached_bytes: usize,
+    cache: Cache,
     /// Streams being worked on, with the jobs that wait for them.
     busy: HashMap<StreamName, VecDeque<Job>>,
     running: FuturesUnordered<BoxFuture<'static, Finished>>,
@@ -76,14 +73,14 @@ impl Shard {
         inbox: mpsc::Receiver<Job>,
         asides: mpsc::Receiver<Job>,
     ) -> Self {
-        let capacity = NonZeroUsize::new(environment.options.streams_per_shard).unwrap_or(NonZeroUsize::MIN);
+        let options = &environment.options;
+        let cache = Cache::new(options.streams_per_shard, options.cache_bytes_per_shard);
         Self {
             environment,
             executor,
             inbox,
             asides,
-            cache: LruCache::new(capacity),
-            cached_bytes: 0,
+            cache,
             busy: HashMap::new(),
             running: FuturesUnordered::new(),
             outstanding: 0,
@@ -116,8 +113,7 @@ impl Shard {
         match self.busy.get_mut(&job.stream) {
             Some(waiting) => waiting.push_back(job),
             None => {
-                let folded = self.cache.pop(&job.stream);
-                self.cached_bytes -= folded.as_ref().map_or(0, |folded| folded.bytes);
+                let folded = self.cache.take(&job.stream);
                 self.busy.insert(job.stream.clone(), VecDeque::new());
                 self.begin(job, folded);
             }
@@ -134,18 +130,6 @@ impl Shard {
         self.running.push(guarded.map(move |result| (done, result.unwrap_or(None))).boxed());
     }
 
-    fn keep(&mut self, stream: StreamName, folded: Folded) {
-        self.cached_bytes += folded.bytes;
-        if let Some((_, evicted)) = self.cache.push(stream, folded) {
-            self.cached_bytes -= evicted.bytes;
-        }
-        while self.cached_bytes > self.environment.options.cache_bytes_per_shard
-            && let Some((_, evicted)) = self.cache.pop_lru()
-        {
-            self.cached_bytes -= evicted.bytes;
-        }
-    }
-
     fn put_back(&mut self, stream: StreamName, folded: Option<Folded>) {
         self.outstanding -= 1;
         let waiting = self.busy.get_mut(&stream);
@@ -157,7 +141,7 @@ impl Shard {
             None => {
                 self.busy.remove(&stream);
                 if let Some(folded) = folded {
-                    self.keep(stream, folded);
+                    self.cache.keep(stream, folded);
                 }
             }
         }
@@ -222,6 +206,9 @@ impl Work {
         // Only now: the answer is out.
         if let Some(folded) = &mut folded {
             self.environment.keep_snapshot(&self.stream, folded);
+            if let Some(weigher) = self.environment.registry.weigher(self.stream.category.as_str()) {
+                folded.weigh(weigher);
+            }
         }
         folded
     }
@@ -372,10 +359,9 @@ impl Work {
             match self.append(&draft, payload, folded.position).await {
                 Ok(position) => {
                     let answer = Answer::to(&draft, position);
-                    let Folded { state, recent, bytes, unsaved_commits, .. } = folded;
-                    let (state, bytes, version) = (decider.apply(state, decision), bytes + size, answer.version);
-                    let mut folded = Folded { state, version, position, recent, bytes, unsaved_commits };
-                    folded.advance(id.as_str(), version, position);
+                    folded.state = decider.apply(folded.state, decision);
+                    folded.bytes += size;
+                    folded.advance(id.as_str(), answer.version, position);
                     return (Ok(answer), Some(folded));
                 }
                 Err(error @ (AppendError::Conflict | AppendError::Ambiguous(_))) => {

@@ -5,7 +5,7 @@ use kernel::StreamName;
 use super::{Codec, LOAD_TIMEOUT, Snapshot, SnapshotCache, SnapshotKey, count};
 use crate::LogError;
 use crate::execute::Environment;
-use crate::folded::Folded;
+use crate::folded::{Folded, Weighed};
 
 /// Why a snapshot is not used.
 enum Unusable {
@@ -62,7 +62,7 @@ impl Environment {
         let (version, position) = (snapshot.version, snapshot.position);
         let (state, bytes) = (parts.state, parts.bytes);
         let recent = parts.recent.limited_to(self.options.ids_per_stream);
-        Ok(Folded { state, version, position, recent, bytes, unsaved_commits: 0 })
+        Ok(Folded { state, version, position, recent, bytes, weighed: Weighed::default(), unsaved_commits: 0 })
     }
 }
 
