@@ -9,6 +9,8 @@ use serde::Serialize;
 use crate::folded::BoxState;
 
 #[cfg(test)]
+pub(crate) mod allocator;
+#[cfg(test)]
 mod tests;
 mod walk;
 

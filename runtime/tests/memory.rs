@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use kernel::{Envelope, FactError, Position};
+use kernel::{Decider, Envelope, FactError, Position};
 use runtime::consume::{self, Begin, HandleError, Handler, Released};
 use runtime::contract::executing::{ask, executor};
-use runtime::contract::{Ledger, Till, effects, executing, fresh_stream, index, leases, log, snapshots};
+use runtime::contract::{Ledger, Till, TillCommand, TillEvent, effects, executing, fresh_stream, index, leases, log, snapshots};
 use runtime::lease::{self, Claim, Lease, LeaseStore, Turn};
 use runtime::memory::{MemoryEffects, MemoryIndex, MemoryLeases, MemoryLog, MemorySnapshots};
 use runtime::react::{self, Reactor, Verdict};
@@ -250,6 +250,58 @@ async fn many_who_look_at_one_stream_at_once_share_a_look() {
     assert!(looks.iter().all(|found| found.as_ref().is_ok_and(|found| found.state == 7 && found.version == 1)));
     let reads = stuck.reads.load(Ordering::Relaxed) - before;
     assert!(reads <= 5, "a hundred looks at the same time cost {reads} reads, one after the other");
+}
+
+/// A till whose state is as large as its coins are many.
+struct Pile;
+
+impl Decider for Pile {
+    const CATEGORY: &'static str = "pile";
+    type Command = TillCommand;
+    type Event = TillEvent;
+    type State = Vec<String>;
+    type Rejection = kernel::NoRejection;
+
+    fn decide(_: &Vec<String>, command: TillCommand) -> Result<Vec<TillEvent>, kernel::NoRejection> {
+        Ok(match command {
+            TillCommand::Take(coins) => vec![TillEvent::Taken(coins)],
+            _ => Vec::new(),
+        })
+    }
+
+    fn evolve(mut coins: Vec<String>, event: &TillEvent) -> Vec<String> {
+        if let TillEvent::Taken(more) = event {
+            coins.extend((0..more.coins).map(|n| n.to_string()));
+        }
+        coins
+    }
+}
+
+#[tokio::test]
+async fn writers_remember_by_the_weight_of_states_not_of_histories() {
+    let counting = Arc::new(Stuck::new());
+    counting.go.add_permits(10_000);
+    let log: Arc<dyn Log> = Arc::clone(&counting) as Arc<dyn Log>;
+    let registry = runtime::Registry::new().with::<Till>().with::<Pile>().with_snapshots::<Pile>();
+    let options = runtime::Options { cache_bytes_per_shard: 32 * 1024, ..runtime::Options::default() };
+    let executor = runtime::Executor::start(log, Arc::new(MemoryIndex::default()), registry, options);
+    let take = async |stream: &kernel::StreamName, coins: u64| {
+        let before = counting.reads.load(Ordering::Relaxed);
+        executor.execute(ask(stream, "take", coins, None)).await.unwrap();
+        counting.reads.load(Ordering::Relaxed) - before
+    };
+    // A hundred kilobytes of history and more, which come to one number.
+    let long = fresh_stream("till");
+    for _ in 0..300 {
+        take(&long, 1).await;
+    }
+    let (light, heavy) = (fresh_stream("pile"), fresh_stream("pile"));
+    for (pile, coins) in [(&light, 10), (&heavy, 10_000)] {
+        take(pile, coins).await;
+    }
+    assert_eq!(take(&long, 1).await, 0, "a long history was too much, however small the state");
+    assert_eq!(take(&light, 1).await, 0, "a small pile has no room");
+    assert_ne!(take(&heavy, 1).await, 0, "a short history was remembered, however large the state");
 }
 
 #[tokio::test]

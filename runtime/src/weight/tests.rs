@@ -1,7 +1,3 @@
-#![allow(unsafe_code, reason = "the measure is the allocator itself")]
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -10,41 +6,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
+use super::allocator::held_by;
 use super::*;
-
-/// Counts, for each thread, the bytes of the blocks that it was given and has not given back.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: usize, sign: isize) {
-    let _ = HELD.try_with(|held| held.set(held.get() + sign * block(bytes) as isize));
-}
-
-// SAFETY: every call is handed on as it is; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size(), 1);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(layout.size(), -1);
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// What a state is said to weigh, and what it was given by the allocator when it was read.
 fn weighed<S: Serialize + DeserializeOwned + Send + Sync + 'static>(written: &Value) -> (usize, usize) {
     let text = written.to_string();
-    let before = HELD.get();
-    let state: BoxState = Box::new(serde_json::from_str::<S>(&text).expect("a sample"));
-    let held = usize::try_from(HELD.get() - before).expect("it takes something");
+    let (state, held) = held_by(|| Box::new(serde_json::from_str::<S>(&text).expect("a sample")) as BoxState);
     (Weigher::walking::<S>().weigh(&state, 0), held)
 }
 
