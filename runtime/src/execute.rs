@@ -23,8 +23,8 @@ pub struct Options {
     pub queue_per_shard: usize,
     /// Folded streams kept in memory per shard.
     pub streams_per_shard: usize,
-    /// Payload bytes of the folded streams kept in memory per shard: whichever limit is reached first. States of JSON take
-    /// about three times as much memory (`airstream bench memory`).
+    /// Bytes of memory that the folded streams kept may take per shard: whichever limit is reached first. States are weighed,
+    /// see [`Registry::with_snapshots`]; what is being worked on is not counted.
     pub cache_bytes_per_shard: usize,
     /// Command ids of a folded stream's newest commits that are kept with it, 16 bytes each: beyond them the index answers.
     pub ids_per_stream: usize,

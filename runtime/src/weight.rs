@@ -1,8 +1,7 @@
 //! How much memory a folded state takes: what the budget of the writers' caches is counted in.
 //!
 //! A state that owns nothing weighs what its type says. One that can be written out is walked: `serde` shows every value in
-//! it, with the type of the place it stands in, so its strings, lists and maps can be added up without writing a byte. Only
-//! of others it is guessed.
+//! it, so that its texts, lists and maps can be added up without writing a byte. Of all others it is guessed.
 
 use serde::Serialize;
 
@@ -14,8 +13,8 @@ pub(crate) mod allocator;
 mod tests;
 mod walk;
 
-/// Of states that nobody can look into: bytes of memory per byte of history. It was measured for states made of JSON that
-/// forget nothing, so it is rather too much than too little.
+/// Of states that nobody can look into: bytes of memory per byte of history, as measured for states that keep all of it as
+/// JSON. Those that forget are lighter.
 const GUESSED_PER_BYTE: usize = 3;
 
 /// How the states of one category are weighed.
@@ -59,7 +58,7 @@ impl Weigher {
 pub(crate) const fn block(bytes: usize) -> usize {
     match bytes {
         0 => 0,
-        ..=24 => 32,
+        1..=24 => 32,
         _ => (bytes + 8).next_multiple_of(16),
     }
 }

@@ -11,7 +11,9 @@ use async_trait::async_trait;
 use kernel::{Decider, Envelope, FactError, Position};
 use runtime::consume::{self, Begin, HandleError, Handler, Released};
 use runtime::contract::executing::{ask, executor};
-use runtime::contract::{Ledger, Till, TillCommand, TillEvent, effects, executing, fresh_stream, index, leases, log, snapshots};
+use runtime::contract::{
+    Ledger, Till, TillCommand, TillEvent, effects, executing, fresh_stream, index, leases, log, snapshots,
+};
 use runtime::lease::{self, Claim, Lease, LeaseStore, Turn};
 use runtime::memory::{MemoryEffects, MemoryIndex, MemoryLeases, MemoryLog, MemorySnapshots};
 use runtime::react::{self, Reactor, Verdict};

@@ -100,7 +100,8 @@ async fn write(console: &Console, place: &Place, streams: usize) -> anyhow::Resu
     Ok(())
 }
 
-/// Touches more streams than the writers remember, each with a state as large as its share of their memory.
+/// Touches more streams than the writers remember, each with a commit as large as its share of their memory: the state that
+/// is folded from it is larger.
 async fn fill_caches(console: &Console, place: &Place, streams: usize) -> anyhow::Result<usize> {
     let executor = &place.config.executor;
     let shards = usize::from(kernel::SHARDS);
