@@ -126,7 +126,7 @@ impl Default for Executor {
         Executor {
             queue_per_shard: 4_096,
             streams_per_shard: 2_048,
-            cache_bytes_per_shard: 8 * 1024 * 1024,
+            cache_bytes_per_shard: 6 * 1024 * 1024,
             deadline_ms: 10_000,
             conflict_retries: 16,
             max_body_bytes: 512 * 1024,

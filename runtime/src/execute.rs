@@ -41,7 +41,7 @@ impl Default for Options {
         Self {
             queue_per_shard: 4_096,
             streams_per_shard: 2_048,
-            cache_bytes_per_shard: 8 * 1024 * 1024,
+            cache_bytes_per_shard: 6 * 1024 * 1024,
             // Retries come seconds, at most minutes, after the first try; even a busy stream rarely makes more commits in
             // that time.
             ids_per_stream: 128,
