@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::folded::BoxState;
-use crate::writer::{Ask, Job, Shard};
+use crate::shard::{Ask, Job, Shard};
 use crate::{CommitIndex, Log, Registry, SnapshotCache, clock, telemetry, trace};
 
 /// Limits of an executor. Every one of them exists so that overload is answered rather than suffered.

@@ -1,6 +1,6 @@
 //! The machines: everything between a command and its consequences, generic over the three kinds of code.
 //!
-//! * [`Executor`] takes commands, lets deciders decide and appends what was decided ([`execute`], [`writer`]).
+//! * [`Executor`] takes commands, lets deciders decide and appends what was decided ([`execute`], [`shard`], [`writer`]).
 //! * [`consume`] walks the log for projectors and reactors: retry, park, release.
 //! * [`react`] performs effects that were recorded first, and reports by command.
 //! * [`telemetry`] names the metrics, [`trace`] the spans.
@@ -30,6 +30,7 @@ mod recall;
 mod registry;
 pub mod retry;
 pub mod route;
+mod shard;
 mod snapshot;
 pub mod telemetry;
 pub mod trace;
