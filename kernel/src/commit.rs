@@ -1,6 +1,8 @@
 //! The envelope. One message of the log is one commit: the events that one command decided on one stream, as a
 //! CloudEvents 1.0 JSON batch. Any CloudEvents library reads it.
 
+mod plain;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
@@ -243,8 +245,11 @@ impl<'a> Commit<'a> {
     /// # Errors
     /// [`MalformedCommit`] for anything but a non-empty batch of one commit with consecutive versions.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, MalformedCommit> {
-        let events: Vec<Envelope<'a>> =
-            serde_json::from_slice(bytes).map_err(|error| MalformedCommit::NotABatch(error.to_string()))?;
+        let events = match plain::read(bytes) {
+            Some(events) => events,
+            None => serde_json::from_slice::<Vec<Envelope<'a>>>(bytes)
+                .map_err(|error| MalformedCommit::NotABatch(error.to_string()))?,
+        };
         let first = events.first().ok_or(MalformedCommit::Empty)?;
         let follows = |index: usize, event: &Envelope<'_>| {
             event.commitid == first.commitid
