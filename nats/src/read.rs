@@ -1,13 +1,17 @@
 //! Reads: one stream by direct get, everything by an ordered consumer without acknowledgements.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{RawMessageError, RawMessageErrorKind};
-use async_nats::{HeaderMap, StatusCode};
+use async_nats::{HeaderMap, StatusCode, jetstream};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream, StreamExt};
 use kernel::{Position, StreamName, Timestamp};
 use runtime::{Filter, LogError, Page, Reader, Recorded};
 use serde_json::json;
@@ -28,7 +32,9 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 /// The header that every append of ours carries; the server has checked it when it took the message.
-const GUARD: &str = "Nats-Expected-Last-Subject-Sequence";
+fn is_guarded(headers: &HeaderMap) -> bool {
+    headers.get(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE).is_some()
+}
 
 fn recorded(subject: &str, sequence: u64, at: Timestamp, payload: Bytes, guarded: bool, remaining: u64) -> Recorded {
     Recorded {
@@ -92,7 +98,7 @@ async fn page_once(connection: &Connection, log: &str, stream: &StreamName, afte
             return Err(failed(ATTEMPT, "an answer without sequence or subject"));
         };
         let at = header(&headers, "Nats-Time-Stamp").and_then(|text| text.parse().ok()).unwrap_or_default();
-        let guarded = headers.get(GUARD).is_some();
+        let guarded = is_guarded(&headers);
         page.commits.push(recorded(subject, sequence, at, message.payload, guarded, 0));
     }
 }
@@ -146,12 +152,15 @@ fn found(answer: Result<StreamMessage, RawMessageError>) -> Result<Option<Stream
 }
 
 fn of_raw(message: StreamMessage) -> Recorded {
-    let guarded = message.headers.get(GUARD).is_some();
+    let guarded = is_guarded(&message.headers);
     recorded(&message.subject, message.sequence, message.time, message.payload, guarded, 0)
 }
 
 /// How long the making of a consumer may take: it is an agreement of several servers.
 const ONE_CONSUMER: Duration = Duration::from_secs(3);
+
+/// Messages asked for at once; half of them are asked for again when half of them are here.
+const PULL: usize = 2_000;
 
 /// Everything after a position, in order, for ever. No acknowledgements: the reader's own checkpoint is the truth, and
 /// a hole in the consumer's sequence means that something was lost on the way, so the read ends and begins again.
@@ -176,45 +185,63 @@ pub(crate) async fn follow(
     let waiting = consumer.cached_info().num_pending;
     let messages = consumer
         .stream()
-        .max_messages_per_batch(1_000)
-        // Many small commits or few large ones: what waits in our memory stays bounded.
+        // So many that whoever writes a batch of a thousand finds the next one here when he is done. Many small commits or
+        // few large ones: what waits in our memory stays bounded.
+        .max_messages_per_batch(PULL)
         .max_bytes_per_batch(16 * 1024 * 1024)
         .expires(Duration::from_secs(30))
         .heartbeat(Duration::from_secs(2))
         .messages()
         .await
         .map_err(|error| failed(ATTEMPT, error))?;
-    let renewed = Box::pin(connection.renewed());
-    // The consumer must live as long as its messages are read.
-    let commits = futures::stream::unfold((messages, renewed, 0_u64, false), |state| async move {
-        let (mut messages, mut renewed, seen, ended) = state;
-        if ended {
-            return None;
+    // The server would tell by silence that our consumer is gone; a new connection tells at once.
+    let commits = Following { messages, renewed: Box::pin(connection.renewed()), seen: 0, ended: false };
+    Ok(Reader { waiting, commits: commits.boxed() })
+}
+
+/// A read under way. The consumer lives as long as its messages are read.
+struct Following {
+    messages: pull::Stream,
+    renewed: BoxFuture<'static, ()>,
+    /// Messages of the read so far.
+    seen: u64,
+    ended: bool,
+}
+
+impl Following {
+    const ATTEMPT: &'static str = "follow the log";
+
+    fn taken(&mut self, message: jetstream::Message) -> Result<Recorded, LogError> {
+        let info = message.info().map_err(|error| failed(Self::ATTEMPT, error))?;
+        if info.consumer_sequence != self.seen + 1 {
+            return Err(failed(Self::ATTEMPT, format!("message {} of the read is missing", self.seen + 1)));
         }
-        // The server would tell by silence that our consumer is gone; a new connection tells at once.
-        let next = tokio::select! {
-            biased;
-            () = &mut renewed => None,
-            next = messages.next() => next,
-        };
-        let (result, seen) = match next {
-            None => (Err(failed(ATTEMPT, "the consumer ended")), seen),
-            Some(Err(error)) => (Err(failed(ATTEMPT, error)), seen),
-            Some(Ok(message)) => match message.info() {
-                Err(error) => (Err(failed(ATTEMPT, error)), seen),
-                Ok(info) if info.consumer_sequence != seen + 1 => {
-                    (Err(failed(ATTEMPT, format!("message {} of the read is missing", seen + 1))), seen)
-                }
-                Ok(info) => {
-                    let (sequence, at, pending) = (info.stream_sequence, info.published, info.pending);
-                    let subject = message.message.subject.clone();
-                    let guarded = message.message.headers.as_ref().is_some_and(|headers| headers.get(GUARD).is_some());
-                    (Ok(recorded(&subject, sequence, at, message.message.payload, guarded, pending)), seen + 1)
-                }
+        self.seen += 1;
+        let (sequence, at, pending) = (info.stream_sequence, info.published, info.pending);
+        let guarded = message.headers.as_ref().is_some_and(is_guarded);
+        let async_nats::Message { subject, payload, .. } = message.message;
+        Ok(recorded(&subject, sequence, at, payload, guarded, pending))
+    }
+}
+
+impl Stream for Following {
+    type Item = Result<Recorded, LogError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let result = match self.messages.poll_next_unpin(context) {
+            Poll::Ready(Some(Ok(message))) => self.taken(message),
+            Poll::Ready(Some(Err(error))) => Err(failed(Self::ATTEMPT, error)),
+            Poll::Ready(None) => Err(failed(Self::ATTEMPT, "the consumer ended")),
+            // Only when nothing has arrived: what has is of the old connection, in order, and whole.
+            Poll::Pending => match self.renewed.poll_unpin(context) {
+                Poll::Ready(()) => Err(failed(Self::ATTEMPT, "the consumer ended")),
+                Poll::Pending => return Poll::Pending,
             },
         };
-        let ended = result.is_err();
-        Some((result, (messages, renewed, seen, ended)))
-    });
-    Ok(Reader { waiting, commits: commits.boxed() })
+        self.ended = result.is_err();
+        Poll::Ready(Some(result))
+    }
 }
