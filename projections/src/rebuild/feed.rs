@@ -4,24 +4,36 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, Fuse};
+use futures::{FutureExt, StreamExt};
 use kernel::Position;
 use runtime::consume::{self, HandleError};
 use runtime::retry::Backoff;
 use runtime::{Log, LogError, Recorded};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
-/// Most commits in a batch. Two batches are in memory: one being written, the next being read.
-const BATCH: usize = 10_000;
+/// Most commits in a batch. Two batches are in memory: one being written, the next being read. Nothing is written while
+/// the first one is read and nothing read while the last one is written, so larger ones are no gain.
+const BATCH: usize = 4_000;
 /// Most bytes in a batch: a commit may have a megabyte.
 const BYTES: usize = 16 * 1024 * 1024;
 /// How often a read that breaks is begun again before the fold gives up.
 const TRIES: u32 = 8;
 
+/// Commits that change hands together, and their bytes. Waking somebody for each would cost more than reading it.
+const PORTION: usize = 256;
+const PORTION_BYTES: usize = 1024 * 1024;
+/// Portions that may wait: about a batch.
+const PORTIONS: usize = 16;
+
+/// Commits in order, and at their end perhaps why there are no more.
+type Portion = Vec<Result<Recorded, LogError>>;
+
 /// One read of the log, taken up again where it broke.
 pub(super) struct Feed {
     log: Arc<dyn Log>,
-    commits: Option<BoxStream<'static, Result<Recorded, LogError>>>,
+    commits: Option<Portions>,
     /// Read already, and beyond what was asked for.
     waiting: VecDeque<Recorded>,
     /// The last position handed out or waiting.
@@ -58,28 +70,34 @@ impl Feed {
 
     /// Takes in what has arrived, at least one commit.
     async fn fill(&mut self) -> Result<(), HandleError> {
-        loop {
-            match self.arrived().await {
-                Ok(commit) if commit.position == self.read.next() => {
-                    self.read = commit.position;
-                    self.waiting.push_back(commit);
-                    self.backoff.reset();
-                    return Ok(());
+        while self.waiting.is_empty() {
+            for arrived in self.arrived().await {
+                match arrived {
+                    Ok(commit) if commit.position == self.read.next() => {
+                        self.read = commit.position;
+                        self.waiting.push_back(commit);
+                        self.backoff.reset();
+                    }
+                    // The log has no holes: if one shows, the read is broken.
+                    Ok(commit) => {
+                        let reason = format!("after {} the log handed out {}", self.read, commit.position);
+                        self.again(reason).await?;
+                        break;
+                    }
+                    Err(error) => {
+                        self.again(error.to_string()).await?;
+                        break;
+                    }
                 }
-                // The log has no holes: if one shows, the read is broken.
-                Ok(commit) => self.again(format!("after {} the log handed out {}", self.read, commit.position)).await?,
-                Err(error) => self.again(error.to_string()).await?,
             }
         }
+        Ok(())
     }
 
-    async fn arrived(&mut self) -> Result<Recorded, LogError> {
-        let commits = match &mut self.commits {
-            Some(commits) => commits,
-            none => none.insert(consume::everything(&self.log, self.read).await?),
-        };
+    async fn arrived(&mut self) -> Portion {
+        let commits = self.commits.get_or_insert_with(|| Portions::read(&self.log, self.read));
         let ended = || LogError { attempt: "follow the log", reason: "the read ended".to_owned() };
-        commits.next().await.unwrap_or_else(|| Err(ended()))
+        commits.next().await.unwrap_or_else(|| vec![Err(ended())])
     }
 
     async fn again(&mut self, reason: String) -> Result<(), HandleError> {
@@ -91,4 +109,50 @@ impl Feed {
         self.backoff.wait().await;
         Ok(())
     }
+}
+
+/// A read by a task of its own, so that it goes on while a batch is folded.
+struct Portions {
+    arriving: mpsc::Receiver<Portion>,
+    _reading: AbortOnDropHandle<()>,
+}
+
+impl Portions {
+    fn read(log: &Arc<dyn Log>, after: Position) -> Self {
+        let (portions, arriving) = mpsc::channel(PORTIONS);
+        let log = Arc::clone(log);
+        let reading = tokio::spawn(async move {
+            // Nobody asks again for what has ended.
+            let mut commits = match consume::everything(&log, after).await {
+                Ok(commits) => commits.fuse(),
+                Err(error) => {
+                    let _ = portions.send(vec![Err(error)]).await;
+                    return;
+                }
+            };
+            while let Some(portion) = portion(&mut commits).await {
+                if portions.send(portion).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self { arriving, _reading: AbortOnDropHandle::new(reading) }
+    }
+
+    async fn next(&mut self) -> Option<Portion> {
+        self.arriving.recv().await
+    }
+}
+
+/// What is there, at least one; nothing once the read has ended.
+async fn portion(commits: &mut Fuse<BoxStream<'static, Result<Recorded, LogError>>>) -> Option<Portion> {
+    let (mut portion, mut bytes) = (Vec::new(), 0);
+    let mut next = Some(commits.next().await?);
+    while let Some(commit) = next {
+        bytes += commit.as_ref().map_or(0, |commit| commit.payload.len());
+        portion.push(commit);
+        let full = portion.len() >= PORTION || bytes >= PORTION_BYTES;
+        next = if full { None } else { commits.next().now_or_never().flatten() };
+    }
+    Some(portion)
 }
