@@ -38,6 +38,7 @@ pub use meter::{Phase, Progress};
 pub use rollback::{RolledBack, roll_back};
 
 pub(crate) use beside::{FOLD_LOCK, INDEXES, MARK, TERMINATE};
+pub(crate) use compare::KEY;
 pub(crate) use meter::{ENDED, STARTED, TICK};
 pub(crate) use rollback::{KEPT, MOVE, RESTORE, SHAPE_DIFFERS, UNPARK_ALL};
 pub(crate) use switch::KEEP;

@@ -26,6 +26,7 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("public", rebuild::TERMINATE),
         ("public", rebuild::MARK),
         ("public", rebuild::INDEXES),
+        ("public", rebuild::KEY),
         ("public", rebuild::STARTED),
         ("public", rebuild::TICK),
         ("public", rebuild::ENDED),
