@@ -10,7 +10,8 @@ mod rows;
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
-use kernel::TenantId;
+use events::run::Event;
+use kernel::{Envelope, FactError, TenantId};
 use sqlx::PgConnection;
 
 use crate::machinery;
@@ -68,14 +69,20 @@ async fn touched<'a>(
 ) -> Result<BTreeMap<Key<'a>, Rows>, ProjectError> {
     let begun = begun(commits);
     let known: BTreeSet<Key<'_>> = commits.iter().map(key).filter(|key| !begun.contains(key)).collect();
-    let mut touched = stored(&known, tables).await?;
-    for facts in commits {
+    // Decoded while Postgres looks for the rows.
+    let (stored, decoded) = tokio::join!(stored(&known, tables), async { decoded(commits) });
+    let (mut touched, decoded) = (stored?, decoded?);
+    for (facts, events) in commits.iter().zip(decoded) {
         let rows = touched.entry(key(facts)).or_default();
-        for envelope in &facts.commit.events {
-            rows.event(envelope.decode()?, envelope, machinery::number(facts.position));
+        for (event, envelope) in events.into_iter().zip(&facts.commit.events) {
+            rows.event(event, envelope, machinery::number(facts.position));
         }
     }
     Ok(touched)
+}
+
+fn decoded(commits: &[CommitFacts<'_>]) -> Result<Vec<Vec<Event>>, FactError> {
+    commits.iter().map(|facts| facts.commit.events.iter().map(Envelope::decode).collect()).collect()
 }
 
 /// The rows of runs as they stand in the tables.
