@@ -122,7 +122,7 @@ impl Portions {
         let (portions, arriving) = mpsc::channel(PORTIONS);
         let log = Arc::clone(log);
         let reading = tokio::spawn(async move {
-            // Nobody asks again for what has ended.
+            // A portion ends at the end of the read, and the next one asks once more.
             let mut commits = match consume::everything(&log, after).await {
                 Ok(commits) => commits.fuse(),
                 Err(error) => {
