@@ -6,10 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join_all;
+use futures::stream::BoxStream;
 use kernel::{CommandId, Draft, Fingerprint, NewEvent, Position, PrincipalId, StreamName, Timestamp};
+use tokio::time::Instant;
 
 use super::{Coins, fresh_stream};
-use crate::{Append, AppendError, Filter, Freshness, Log, Recorded};
+use crate::{Append, AppendError, Filter, Freshness, Log, LogError, Reader, Recorded};
 
 /// A commit of one event, ready to be appended.
 #[must_use]
@@ -174,9 +176,9 @@ async fn reading_from_a_position_has_no_holes(log: &dyn Log) {
     let head = log.head().await.unwrap();
     let reader = log.read(Position::START, &Filter::default()).await.unwrap();
     assert!(reader.waiting >= head.sequence(), "the reader knows how much is waiting");
-    let mut commits = reader.commits;
+    let mut commits = Reading::of(log, Position::START, Filter::default(), reader);
     for expected in 1..=head.sequence() {
-        let read = next(&mut commits).await;
+        let read = commits.next().await;
         assert_eq!(read.position, Position::at(expected), "a hole in the log");
     }
 }
@@ -190,9 +192,9 @@ async fn a_filter_shows_only_what_it_admits(log: &dyn Log) {
         Filter { tenant: Some(one.tenant.clone()), category: Some(one.category.clone()), id: Some(one.id.clone()) };
     let reader = log.read(Position::START, &filter).await.unwrap();
     assert_eq!(reader.waiting, 2);
-    let mut commits = reader.commits;
-    assert_eq!(next(&mut commits).await.position, first);
-    let read = next(&mut commits).await;
+    let mut commits = Reading::of(log, Position::START, filter, reader);
+    assert_eq!(commits.next().await.position, first);
+    let read = commits.next().await;
     assert_eq!((read.position, read.remaining), (last, 0));
     let nobody = Filter { category: Some(kernel::Category::new("nobody").unwrap()), ..Filter::default() };
     assert_eq!(log.read(Position::START, &nobody).await.unwrap().waiting, 0);
@@ -201,11 +203,43 @@ async fn a_filter_shows_only_what_it_admits(log: &dyn Log) {
 async fn a_reader_sees_what_is_written_later(log: &dyn Log) {
     let stream = fresh_stream("till");
     let filter = Filter { id: Some(stream.id.clone()), ..Filter::default() };
-    let mut commits = log.read(log.head().await.unwrap(), &filter).await.unwrap().commits;
+    let head = log.head().await.unwrap();
+    let reader = log.read(head, &filter).await.unwrap();
+    let mut commits = Reading::of(log, head, filter, reader);
     let position = log.append(commit(&stream, "later", 0, Position::START)).await.unwrap();
-    assert_eq!(next(&mut commits).await.position, position);
+    assert_eq!(commits.next().await.position, position);
 }
 
-async fn next(commits: &mut futures::stream::BoxStream<'static, Result<Recorded, crate::LogError>>) -> Recorded {
-    tokio::time::timeout(Duration::from_secs(10), commits.next()).await.expect("a commit in time").unwrap().unwrap()
+/// A read as whoever follows the log reads: it may break at any time, and is begun again where it was.
+struct Reading<'a> {
+    log: &'a dyn Log,
+    after: Position,
+    filter: Filter,
+    commits: BoxStream<'static, Result<Recorded, LogError>>,
+}
+
+impl<'a> Reading<'a> {
+    fn of(log: &'a dyn Log, after: Position, filter: Filter, begun: Reader) -> Self {
+        Self { log, after, filter, commits: begun.commits }
+    }
+
+    async fn next(&mut self) -> Recorded {
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let read = tokio::time::timeout_at(until, self.commits.next()).await.expect("a commit in time");
+            let broken = match read {
+                Some(Ok(read)) => {
+                    self.after = read.position;
+                    return read;
+                }
+                Some(Err(error)) => error.to_string(),
+                None => "it ended".to_owned(),
+            };
+            assert!(Instant::now() < until, "a read breaks again and again: {broken}");
+            match self.log.read(self.after, &self.filter).await {
+                Ok(begun) => self.commits = begun.commits,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
 }
