@@ -22,8 +22,9 @@ pub(crate) struct Arguments {
     through: Through,
 }
 
-/// Streams in turn: as many as do not make a hot one of any.
-const STREAMS: usize = 200;
+/// Streams in turn: so many that none is a hot one, and that none outgrows its writer's memory of command ids, beyond which an
+/// index is asked, or searched for in the log where there is none, as here.
+const STREAMS: usize = 2_000;
 /// Pairs between two looks at the clock.
 const PAIRS: usize = 10;
 
