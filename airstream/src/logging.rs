@@ -5,14 +5,59 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tracing::Metadata;
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::layer::{Context, Filter, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::config::{Log, LogFormat};
 use crate::traces::{self, Traces};
+
+/// Asks a filter about every line.
+///
+/// What a filter says stays on the thread until a line has followed it. When none follows (sqlx asks after each notice and each
+/// statement whether anybody listens), the next line gets that answer, unless it is asked about itself: without this, a warning
+/// right after a question of sqlx was lost, once in a while.
+struct Afresh<F>(F);
+
+impl<S, F: Filter<S>> Filter<S> for Afresh<F> {
+    fn enabled(&self, metadata: &Metadata<'_>, context: &Context<'_, S>) -> bool {
+        self.0.enabled(metadata, context)
+    }
+
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        let interest = self.0.callsite_enabled(metadata);
+        if interest.is_always() { Interest::sometimes() } else { interest }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        self.0.max_level_hint()
+    }
+
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        self.0.on_new_span(attributes, id, context);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        self.0.on_record(id, values, context);
+    }
+
+    fn on_enter(&self, id: &Id, context: Context<'_, S>) {
+        self.0.on_enter(id, context);
+    }
+
+    fn on_exit(&self, id: &Id, context: Context<'_, S>) {
+        self.0.on_exit(id, context);
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        self.0.on_close(id, context);
+    }
+}
 
 fn filter(log: &Log, verbose: u8) -> EnvFilter {
     let level = match verbose {
@@ -60,7 +105,7 @@ pub(crate) fn to_stderr(log: &Log, verbose: u8, traces: &Traces) {
     let layer =
         if json { lines.json().flatten_event(true).boxed() } else { lines.with_ansi(coloured(terminal)).boxed() };
     // It fails only if there is a subscriber already, which then gets the lines.
-    let lines = layer.with_filter(filter(log, verbose));
+    let lines = layer.with_filter(Afresh(filter(log, verbose)));
     let _ = tracing_subscriber::registry().with(traces.layer()).with(lines).try_init();
     panics_are_logged();
 }
@@ -79,7 +124,7 @@ pub(crate) fn to_file(log: &Log, verbose: u8, detached: bool, traces: &Traces) -
         fmt::layer().with_writer(io::stderr).with_ansi(coloured(terminal)).with_target(false).with_filter(level)
     });
     // One filter for both, and around them only: spans go elsewhere.
-    let lines = to_file.and_then(to_terminal).with_filter(filter(log, verbose));
+    let lines = to_file.and_then(to_terminal).with_filter(Afresh(filter(log, verbose)));
     let _ = tracing_subscriber::registry().with(traces.layer()).with(lines).try_init();
     panics_are_logged();
     file
@@ -144,6 +189,26 @@ impl<'a> MakeWriter<'a> for LogFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_warning_is_written_whatever_was_asked_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.log");
+        let file = LogFile::default();
+        file.open(File::create(&path).unwrap());
+        let log = crate::config::Config::default().log;
+        let lines = fmt::layer().with_writer(file).with_ansi(false).with_filter(Afresh(filter(&log, 0)));
+        // As in a process that sends its traces nowhere.
+        let traces = None::<fmt::Layer<tracing_subscriber::Registry>>;
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(traces).with(lines), || {
+            for _ in 0..3 {
+                let _ = tracing::enabled!(target: "sqlx::postgres::notice", tracing::Level::INFO);
+                tracing::warn!("the sky is falling");
+            }
+        });
+        let written = std::fs::read_to_string(path).unwrap();
+        assert_eq!(written.matches("the sky is falling").count(), 3, "{written}");
+    }
 
     #[test]
     fn lines_wait_for_their_file() {

@@ -90,7 +90,7 @@ fn registry() -> Registry {
     Registry::new()
         .with::<gateway::decider::Inbox>()
         .with::<workflows::definition::Workflow>()
-        .with_prepared::<workflows::run::Run>(workflows::start::Resolve)
+        .with_prepared::<workflows::run::Run>(workflows::start::Resolve::default())
         .with_snapshots::<workflows::definition::Workflow>()
         .with_snapshots::<workflows::run::Run>()
 }

@@ -27,7 +27,7 @@ use crate::retry::Backoff;
 use crate::{Log, Parked, ParkedState, Recorded, StoreError, trace};
 use gauges::Gauges;
 
-pub use everything::everything;
+pub use everything::{everything, everything_at_last};
 
 /// Why a batch was not handled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -177,6 +177,7 @@ impl Work {
         let mut fresh = false;
         // Whether an append of ours may yet arrive: then nothing may be said to be unwritten.
         let mut unsure = false;
+        let mut explained = true;
         // Lost races are counted. A log without an answer is asked until the time is up: it may be electing a leader. So is one
         // that refuses for the sake of what it has not written yet.
         let mut conflicts = 0;
@@ -223,8 +224,6 @@ impl Work {
                         metrics::counter!(telemetry::APPEND_AMBIGUOUS_TOTAL).increment(1);
                         unsure = true;
                         backoff.wait().await;
-                    } else {
-                        metrics::counter!(telemetry::APPEND_CONFLICTS_TOTAL).increment(1);
                     }
                     let before = folded.position;
                     tracing::debug!(stream = %self.stream, %error, "reading the tail before deciding again");
@@ -235,12 +234,16 @@ impl Work {
                     fresh = true;
                     match self.accepted_before(&folded, &id, &fingerprint).await {
                         Ok(None) if error != AppendError::Conflict => {}
-                        Ok(None) if folded.position > before => conflicts += 1,
+                        Ok(None) if folded.position > before => {
+                            metrics::counter!(telemetry::APPEND_CONFLICTS_TOTAL).increment(1);
+                            conflicts += 1;
+                        }
                         // Refused for what nobody can read yet: three replicas guard against an append in flight, too. It is no
                         // lost race until it has landed, and it may be one of ours whose answer was lost.
                         Ok(None) => {
                             let pause = backoff.next_delay();
                             if Instant::now() + pause >= self.until {
+                                explained = false;
                                 break;
                             }
                             tokio::time::sleep(pause).await;
@@ -271,7 +274,8 @@ impl Work {
             return (Err(outcome_unknown("the log did not say")), None);
         }
         let detail = "Others keep changing this stream; nothing was written. Ask again with the same command id.";
-        (Err(Problem::new(409, "contended", detail).retry_after(250)), Some(folded))
+        // Perhaps the log was restored to an earlier moment behind our back: then what is remembered is what is wrong.
+        (Err(Problem::new(409, "contended", detail).retry_after(250)), explained.then_some(folded))
     }
 
     fn nothing_changed(&self, id: &CommandId, folded: &Folded) -> Answer {

@@ -28,7 +28,7 @@ async fn begin() -> Story {
     let index: Arc<dyn CommitIndex> = Arc::new(PgCommitIndex::new(&servers.database, log.identity().await.unwrap()));
     let registry = Registry::new()
         .with::<workflows::definition::Workflow>()
-        .with_prepared::<workflows::run::Run>(workflows::start::Resolve);
+        .with_prepared::<workflows::run::Run>(workflows::start::Resolve::default());
     let executor = Executor::start(Arc::clone(&log), index, registry, Options::default());
     let stop = CancellationToken::new();
     let spawn = (servers.database.clone(), Arc::clone(&log), stop.clone());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use kernel::Position;
-use runtime::consume::{HandleError, everything};
+use runtime::consume::{HandleError, everything_at_last};
 use runtime::{Log, Recorded};
 use sqlx::{AssertSqlSafe, Connection};
 
@@ -50,7 +50,7 @@ pub async fn refill<P: Projector>(
 
     let mut at = Position::START;
     if at < until {
-        let commits = everything(log, at).await.map_err(unreadable)?;
+        let commits = everything_at_last(log, at);
         // How many there are is known, so every batch but the last can be a full one.
         let messages = usize::try_from(until.sequence()).unwrap_or(usize::MAX);
         let mut chunks = commits.take(messages).chunks(BATCH);

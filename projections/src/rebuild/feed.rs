@@ -13,8 +13,9 @@ use runtime::{Log, LogError, Recorded};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Most commits in a batch. Two batches are in memory: one being written, the next being read. Nothing is written while
-/// the first one is read and nothing read while the last one is written, so larger ones are no gain.
+/// Most commits in a batch. One batch is in memory while it is written, the next one while it is put together, and what waits
+/// between the tasks. Nothing is written while the first one is read and nothing read while the last one is written, so larger
+/// ones are no gain.
 const BATCH: usize = 4_000;
 /// Most bytes in a batch: a commit may have a megabyte.
 const BYTES: usize = 16 * 1024 * 1024;

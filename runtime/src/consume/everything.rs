@@ -7,6 +7,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use kernel::Position;
 
+use crate::retry::Backoff;
 use crate::{Filter, Log, LogError, Recorded};
 
 /// How long a log may say nothing before it is asked, and how long what it then has may take to arrive. A replica that
@@ -59,4 +60,46 @@ pub async fn everything(
         }
     });
     Ok(stream.boxed())
+}
+
+/// So often in a row a read may break, or fail to begin, without having brought anything.
+const TRIES: u32 = 8;
+
+/// As [`everything`], for whoever must come to an end: a read that breaks is begun again where it was. It ends with an error
+/// when that has been of no use several times in a row.
+#[must_use]
+pub fn everything_at_last(log: &Arc<dyn Log>, after: Position) -> BoxStream<'static, Result<Recorded, LogError>> {
+    let state = Some((None::<BoxStream<'static, _>>, Arc::clone(log), after));
+    let stream = futures::stream::unfold(state, |state| async move {
+        let (mut commits, log, at) = state?;
+        let (mut tries, mut backoff) = (0, Backoff::new(Duration::from_millis(50), Duration::from_secs(2)));
+        loop {
+            let read = match &mut commits {
+                Some(commits) => commits.next().await,
+                None => match everything(&log, at).await {
+                    Ok(begun) => {
+                        commits = Some(begun);
+                        continue;
+                    }
+                    Err(error) => Some(Err(error)),
+                },
+            };
+            let error = match read {
+                Some(Ok(commit)) => {
+                    let at = commit.position;
+                    return Some((Ok(commit), Some((commits, log, at))));
+                }
+                Some(Err(error)) => error,
+                None => LogError { attempt: "read the log", reason: "the read ended".to_owned() },
+            };
+            if tries >= TRIES {
+                return Some((Err(error), None));
+            }
+            tracing::debug!(%error, %at, "the read is begun again");
+            commits = None;
+            tries += 1;
+            backoff.wait().await;
+        }
+    });
+    stream.boxed()
 }

@@ -108,7 +108,8 @@ impl Keeper {
                              last: they have run out, and what was begun under them is given up"
                         );
                     }
-                    granted = Some(Until::after(asked, time, self.claim.lasting));
+                    // One that has come too late says so once.
+                    granted = Some(Until::after(asked, time, self.claim.lasting)).filter(|until| until.is_ahead());
                     away = false;
                     self.publish(&turn, asked, time);
                 }

@@ -14,6 +14,9 @@ use crate::{EffectRow, EffectState, Settlement, clock};
 /// Longest sleep. The monotonic clock stands still while a machine is suspended; due times do not.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
+/// So many keys without an effect are not worth looking for.
+const SLACK: usize = 1_024;
+
 type Key = (StreamName, String);
 
 fn key_of(row: &EffectRow) -> Key {
@@ -81,6 +84,7 @@ impl Agenda {
                     self.in_hand.get_mut(&key).into_iter().flatten().for_each(|call| call.scheduled = None);
                 }
                 rows.into_iter().for_each(|row| self.add(row));
+                self.compact();
             }
         }
     }
@@ -100,6 +104,17 @@ impl Agenda {
         } else {
             self.due.push(Reverse((row.due, key.clone())));
             self.waiting.insert(key, row);
+        }
+    }
+
+    /// Lets go of the keys of what has been cancelled: most deadlines are, and some are a month ahead.
+    fn compact(&mut self) {
+        let Self { due, waiting, outward, .. } = self;
+        if due.len() > 2 * waiting.len() + SLACK {
+            due.retain(|Reverse((at, key))| waiting.get(key).is_some_and(|row| row.due == *at));
+        }
+        if outward.len() > 2 * waiting.len() + SLACK {
+            outward.retain(|(key, event)| waiting.get(key).is_some_and(|row| row.event == *event));
         }
     }
 
@@ -126,7 +141,8 @@ impl Agenda {
     /// The next outward effect that waits for a permit.
     pub(super) fn take_outward(&mut self) -> Option<EffectRow> {
         while let Some((key, event)) = self.outward.pop_front() {
-            if self.waiting.get(&key).is_some_and(|row| row.event == event) {
+            // One that was put off meanwhile comes back when it is due.
+            if self.waiting.get(&key).is_some_and(|row| row.event == event && row.due <= clock::now()) {
                 return self.waiting.remove(&key);
             }
         }
@@ -171,5 +187,37 @@ impl Agenda {
             (None, _) => {}
         }
         (epoch, settlement)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(n: usize) -> EffectRow {
+        EffectRow {
+            consumer: "alarms".to_owned(),
+            stream: StreamName::new("dev", "run", &format!("r{n}")).expect("a name"),
+            name: "deadline".to_owned(),
+            event: format!("c{n}.0"),
+            correlation: "k".to_owned(),
+            traceparent: None,
+            due: clock::now() + Duration::from_secs(86_400 * 30),
+            request: serde_json::Value::Null,
+            attempts: 0,
+        }
+    }
+
+    #[test]
+    fn deadlines_that_were_cancelled_do_not_stay_for_a_month() {
+        let mut agenda = Agenda::default();
+        for n in 0..50_000 {
+            agenda.hear(News::Recorded { rows: vec![row(n)], cancelled: Vec::new() });
+            if n % 100 != 0 {
+                agenda.hear(News::Recorded { rows: Vec::new(), cancelled: vec![key_of(&row(n))] });
+            }
+        }
+        assert_eq!(agenda.waiting.len(), 500);
+        assert!(agenda.due.len() <= 2 * 500 + SLACK + 1, "{} keys for 500 effects", agenda.due.len());
     }
 }

@@ -6,7 +6,7 @@
 //! * [`work`] is where outside workers ask for the next task.
 //! * [`routes`] is the HTTP side.
 //!
-//! To register: `.with::<definition::Workflow>()`, `.with_prepared::<run::Run>(start::Resolve)`, `react::run(Steps…)`,
+//! To register: `.with::<definition::Workflow>()`, `.with_prepared::<run::Run>(start::Resolve::default())`, `react::run(Steps…)`,
 //! and the routes.
 
 #![allow(clippy::result_large_err, reason = "a problem is the answer to a caller, not a hot path")]

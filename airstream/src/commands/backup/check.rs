@@ -11,7 +11,7 @@ use nats::backup::Extent;
 use nats::{Connection, Credentials, JetStreamLog, topology};
 use projections::backup::Table;
 use runtime::Log;
-use runtime::consume::everything;
+use runtime::consume::everything_at_last;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -175,7 +175,7 @@ async fn read_log(
     if at < Position::at(last) {
         let bar = console.bar("reading commits");
         bar.set_length(last);
-        let mut commits = everything(log, at).await?;
+        let mut commits = everything_at_last(log, at);
         while at < Position::at(last) {
             let Some(recorded) = commits.next().await.transpose()? else { anyhow::bail!("the read of the log ended") };
             if recorded.position != at.next() {
