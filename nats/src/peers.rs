@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::patience::Unanswered;
 use crate::{Connection, headers};
 
 /// How long to wait for another instance before executing here. One that hangs still has its lease for a while, and callers
@@ -91,17 +92,23 @@ impl Peers {
 #[async_trait]
 impl forward::Peers for Peers {
     async fn ask(&self, instance: &str, request: &Request) -> Result<Result<Answer, Problem>, Unreachable> {
-        let unreachable = |reason: String| Unreachable(reason);
-        let meta = serde_json::to_string(&Meta::of(request)).map_err(|error| unreachable(error.to_string()))?;
+        let meta = serde_json::to_string(&Meta::of(request))
+            .map_err(|error| Unreachable { reason: error.to_string(), perhaps_taken: false })?;
         let mut map = HeaderMap::new();
         map.insert(META, meta);
         let ask = async_nats::Request::new().headers(map).payload(request.body.clone());
         let answer = self.connection.request(subject(instance), ask, PATIENCE).await;
-        let message = answer.map_err(|error| unreachable(error.to_string()))?;
+        let message = answer.map_err(|error| {
+            let perhaps_taken = matches!(error, Unanswered::Unknown(_));
+            Unreachable { reason: error.to_string(), perhaps_taken }
+        })?;
         let header = |name: &str| message.headers.as_ref().and_then(|map| map.get(name));
         let accepted = header(headers::STATUS).is_some_and(|status| status.as_str() == "200");
         let repeated = header(headers::REPEATED).is_some();
-        let read = |error: serde_json::Error| unreachable(format!("its answer is not readable: {error}"));
+        let read = |error: serde_json::Error| {
+            let reason = format!("its answer is not readable: {error}");
+            Unreachable { reason, perhaps_taken: true }
+        };
         if accepted {
             let answer: Answer = serde_json::from_slice(&message.payload).map_err(read)?;
             return Ok(Ok(Answer { repeated, ..answer }));

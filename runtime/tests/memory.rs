@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use kernel::{Decider, Envelope, FactError, Position};
+use kernel::{Decider, Envelope, FactError, Position, Problem};
 use runtime::consume::{self, Begin, HandleError, Handler, Released};
 use runtime::contract::executing::{ask, executor};
 use runtime::contract::{
@@ -18,7 +18,10 @@ use runtime::lease::{self, Claim, Lease, LeaseStore, Turn};
 use runtime::memory::{MemoryEffects, MemoryIndex, MemoryLeases, MemoryLog, MemorySnapshots};
 use runtime::react::{self, Reactor, Verdict};
 use runtime::route::Router;
-use runtime::{Commands, CommitIndex, EffectRow, EffectState, EffectStore, Log, Parked, Plan, Recorded, StoreError};
+use runtime::{
+    Answer, Commands, CommitIndex, EffectRow, EffectState, EffectStore, Log, Parked, Plan, Recorded, Request,
+    StoreError, forward,
+};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -118,6 +121,43 @@ async fn a_lease_that_ran_out_and_is_prolonged_after_all_is_another_term() {
     assert!(lease.lasts(&second) && !lease.lasts(&first), "what was begun before is taken for ours");
     let ended = tokio::time::timeout(Duration::from_secs(1), lease.ended(&first)).await;
     ended.expect("whoever waits for its end hears of it");
+}
+
+/// The other instances, of which none answers.
+struct Silent {
+    perhaps_taken: bool,
+}
+
+#[async_trait]
+impl forward::Peers for Silent {
+    async fn ask(&self, _: &str, _: &Request) -> Result<Result<Answer, Problem>, forward::Unreachable> {
+        Err(forward::Unreachable { reason: "it does not answer".to_owned(), perhaps_taken: self.perhaps_taken })
+    }
+}
+
+#[tokio::test]
+async fn a_no_is_not_certain_while_another_instance_may_be_at_it() {
+    let store = Arc::new(MemoryLeases::default());
+    let keep = |instance: &str, wants: Vec<String>| {
+        let options = lease::Options { lasting: Duration::from_secs(5) };
+        let (leases, keeping) =
+            lease::keep(Arc::clone(&store) as _, instance.into(), wants, options, CancellationToken::new());
+        tokio::spawn(keeping);
+        leases
+    };
+    let _holder = keep("holder", forward::shard_leases().collect());
+    let leases = keep("me", Vec::new());
+    eventually("the holder is known", async || leases.holder(&forward::shard_lease(0)).is_some()).await;
+    let (log, index): (Arc<dyn Log>, Arc<dyn CommitIndex>) =
+        (Arc::new(MemoryLog::new()), Arc::new(MemoryIndex::default()));
+    let stream = fresh_stream("till");
+    for (perhaps_taken, code) in [(false, "too_few"), (true, "outcome_unknown")] {
+        let routed = forward::Routed::new(executor(&log, &index), leases.clone(), Arc::new(Silent { perhaps_taken }));
+        // What is written here is certain, whoever else tries; what is refused here may be written there.
+        assert!(routed.execute(ask(&stream, "take", 5, None)).await.is_ok());
+        let problem = routed.execute(ask(&stream, "give", 50, Some("g"))).await.unwrap_err();
+        assert_eq!(problem.code, code);
+    }
 }
 
 #[tokio::test]
