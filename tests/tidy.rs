@@ -51,6 +51,7 @@ fn arrows() -> BTreeMap<&'static str, Vec<&'static str>> {
         // Knows nobody, so that it cannot repeat anybody's mistake.
         ("tests/checker", vec![]),
         ("services/workflows", service.clone()),
+        ("services/identity", service.clone()),
         ("services/gateway", service),
     ])
 }

@@ -19,7 +19,10 @@ use serde_json::value::RawValue;
 #[macro_use]
 mod facts;
 pub mod inbox;
+pub mod key;
+pub mod person;
 pub mod run;
+pub mod tenant;
 pub mod workflow;
 
 /// The events of one category, without their Rust types: for tools that handle all of them alike.
@@ -46,6 +49,9 @@ impl Facts {
 /// Every category there is.
 pub const CATALOGUE: &[Facts] = &[
     Facts::of::<inbox::Event>(inbox::CATEGORY),
+    Facts::of::<key::Event>(key::CATEGORY),
+    Facts::of::<person::Event>(person::CATEGORY),
     Facts::of::<run::Event>(run::CATEGORY),
+    Facts::of::<tenant::Event>(tenant::CATEGORY),
     Facts::of::<workflow::Event>(workflow::CATEGORY),
 ];

@@ -14,6 +14,7 @@ mod position;
 mod problem;
 mod process;
 pub mod scenario;
+mod sealed;
 pub mod storable;
 
 pub use canonical::canonical;
@@ -27,6 +28,7 @@ pub use names::{Category, InvalidName, PrincipalId, SHARDS, StreamId, StreamName
 pub use position::{Cursor, InvalidPosition, Position};
 pub use problem::{FieldError, Problem};
 pub use process::{Process, Routed};
+pub use sealed::Sealed;
 
 /// A moment, in UTC. It is always handed in: nothing in the kernel can ask what time it is.
 pub type Timestamp = chrono::DateTime<chrono::Utc>;

@@ -1,0 +1,8 @@
+//! Who somebody is, and what they may do: people ([`person`]), the tenants that they own data in together ([`tenant`]), and
+//! the keys of their programs ([`key`]).
+//!
+//! What happened is events; what changes hands quickly (passwords, codes, sessions, tokens) is state under locks in Postgres
+//! and is never decided from a view that may lag.
+
+pub mod person;
+
