@@ -18,6 +18,7 @@ facts! {
     MemberJoined = "tenant.member_joined", version 1;
     RoleChanged = "tenant.role_changed", version 1;
     MemberLeft = "tenant.member_left", version 1;
+    Closed = "tenant.closed", version 1;
 }
 
 /// What a member may do. Each role may do what the ones after it may.
@@ -116,3 +117,7 @@ pub struct MemberLeft {
     /// `left`, `removed` by another, or `erased`.
     pub reason: String,
 }
+
+/// Nobody is left. Its data stays where it is until it is purged; nobody can reach it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {}

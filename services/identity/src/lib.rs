@@ -6,3 +6,4 @@
 
 pub mod person;
 
+pub mod tenant;
