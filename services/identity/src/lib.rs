@@ -4,6 +4,6 @@
 //! What happened is events; what changes hands quickly (passwords, codes, sessions, tokens) is state under locks in Postgres
 //! and is never decided from a view that may lag.
 
+pub mod key;
 pub mod person;
-
 pub mod tenant;

@@ -163,7 +163,9 @@ impl CommandSet for Command {
 fn name_of(text: &str) -> Result<String, Problem> {
     let name = text.trim();
     match name.is_empty() || name.chars().any(char::is_control) {
-        true => Err(Problem::new(422, "invalid", "A tenant's name has 1 to 100 characters, and no control characters.")),
+        true => {
+            Err(Problem::new(422, "invalid", "A tenant's name has 1 to 100 characters, and no control characters."))
+        }
         false => Ok(cut(name.to_owned(), MAX_NAME_CHARS)),
     }
 }
@@ -393,9 +395,7 @@ impl Tenant {
         match member {
             // It takes nothing away.
             Some(role) if role >= open.role => Ok(vec![InviteRevoked { invite }.into()]),
-            None if self.members.len() >= MAX_MEMBERS => {
-                Err(Refusal::TooMany { what: "members", limit: MAX_MEMBERS })
-            }
+            None if self.members.len() >= MAX_MEMBERS => Err(Refusal::TooMany { what: "members", limit: MAX_MEMBERS }),
             _ => Ok(vec![MemberJoined { person, role: open.role, invite }.into()]),
         }
     }

@@ -51,11 +51,11 @@ fn whom_a_provider_vouches_for_is_linked_from_the_first_moment() {
         let person = registered("github");
         Command::Register(Box::new(Register { person, link, email_confirmed: true }))
     };
-    given::<People>([]).when(register(None)).then_rejected(Refusal::LastWayIn).when(register(Some(linked("github", "7")))).then([
-        registered("github").into(),
-        linked("github", "7").into(),
-        EmailConfirmed {}.into(),
-    ]);
+    given::<People>([])
+        .when(register(None))
+        .then_rejected(Refusal::LastWayIn)
+        .when(register(Some(linked("github", "7"))))
+        .then([registered("github").into(), linked("github", "7").into(), EmailConfirmed {}.into()]);
 }
 
 #[test]
@@ -149,8 +149,11 @@ fn any_command() -> impl Strategy<Value = Command> {
             name: name.map(|text| sealed(&text)),
             locale,
         })),
-        (0..4_u32, keep())
-            .prop_map(|(number, keep)| Command::ChangePassword(ChangePassword { number, by: "known".into(), keep })),
+        (0..4_u32, keep()).prop_map(|(number, keep)| Command::ChangePassword(ChangePassword {
+            number,
+            by: "known".into(),
+            keep
+        })),
         Just(Command::EnableTotp),
         Just(Command::DisableTotp),
         (0..4_u32).prop_map(|number| Command::RenewRecoveryCodes(RecoveryCodesRenewed { number })),
