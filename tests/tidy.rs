@@ -39,14 +39,15 @@ fn short(path: &Path) -> String {
 /// The rooms, and the rooms that each may know. Services never know each other; only the binary knows everything.
 fn arrows() -> BTreeMap<&'static str, Vec<&'static str>> {
     let machines = vec!["kernel", "runtime"];
-    let service = vec!["kernel", "events", "runtime", "nats", "projections", "rest"];
+    let service = vec!["kernel", "events", "runtime", "nats", "projections", "rest", "vault"];
     BTreeMap::from([
         ("kernel", vec![]),
         ("events", vec!["kernel"]),
         ("runtime", vec!["kernel"]),
         ("nats", machines.clone()),
-        ("projections", vec!["kernel", "events", "runtime"]),
-        ("rest", machines),
+        ("projections", vec!["kernel", "events", "runtime", "vault"]),
+        ("rest", machines.clone()),
+        ("vault", machines),
         ("embedded", vec![]),
         // Knows nobody, so that it cannot repeat anybody's mistake.
         ("tests/checker", vec![]),
