@@ -13,6 +13,7 @@ mod database;
 mod effects;
 mod examine;
 mod failure;
+pub mod identity;
 pub mod inbox;
 pub mod leases;
 pub mod lot;

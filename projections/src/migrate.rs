@@ -28,6 +28,7 @@ pub fn migrations() -> Vec<(&'static str, &'static str, &'static str)> {
         "0006" "leases",
         "0007" "create_snapshots",
         "0008" "folds",
+        "0009" "identity",
     }
     .to_vec()
 }

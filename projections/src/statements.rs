@@ -1,7 +1,8 @@
 //! Every statement of this crate, for the test that prepares them against the migrated schema.
 
 use crate::{
-    backup, commits, effects, examine, inbox, leases, lot, machinery, rebuild, runs, snapshots, status, workflows,
+    backup, commits, effects, examine, identity, inbox, leases, lot, machinery, rebuild, runs, snapshots, status,
+    workflows,
 };
 
 /// Each statement with the schema that its unqualified names stand in.
@@ -36,6 +37,9 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("public", rebuild::UNPARK_ALL),
         ("public", rebuild::RESTORE),
         ("public", rebuild::SHAPE_DIFFERS),
+        ("public", identity::GET),
+        ("public", identity::GET_OR_KEEP),
+        ("public", identity::DESTROY),
         ("public", effects::RECORD),
         ("public", effects::CANCEL),
         ("public", effects::PENDING),

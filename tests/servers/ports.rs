@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use kernel::Position;
 use nats::JetStreamLog;
 use projections::commits::{Commits, PgCommitIndex};
+use projections::identity::PgKeyring;
 use projections::{Database, PgEffects, PgLeases, Projection, run, wait_until};
 use runtime::consume::{HandleError, Handler};
 use runtime::contract::{effects, executing, fresh_stream, index, leases, log};
@@ -54,6 +55,12 @@ async fn the_index() {
     wait_until::<Commits>(servers.database.pool(), position, within).await.expect("the index catches up");
     index::suite(&PgCommitIndex::new(&servers.database, identity), &stream, "known", position).await;
     stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_of_subjects() {
+    let servers = Servers::with_topology().await.unwrap();
+    vault::contract::suite(&PgKeyring::new(&servers.database)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@
 //! **Invariant**: a key leaves this crate wrapped or not at all, and nothing here prints one.
 
 mod cipher;
+pub mod contract;
 mod keyring;
 mod master;
 mod vault;

@@ -189,6 +189,11 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_keyring_in_memory() {
+        crate::contract::suite(&MemoryKeyring::default()).await;
+    }
+
+    #[tokio::test]
     async fn what_is_sealed_is_opened_as_what_it_is_and_as_nothing_else() {
         let (vault, ..) = vault();
         let sealed = vault.seal("usr_1", "email", "ann@example.org").await.unwrap();
