@@ -5,5 +5,6 @@
 //! and is never decided from a view that may lag.
 
 pub mod key;
+pub mod names;
 pub mod person;
 pub mod tenant;
