@@ -1,6 +1,54 @@
-//! Identity's state: what is decided under row locks rather than folded from the log.
+//! Identity's state: what is decided under row locks rather than folded from the log (ADR 0020).
 
+mod codes;
+mod credentials;
+mod handles;
 mod keys;
+mod sessions;
 
+pub use codes::{Codes, NewCode, Pace};
+pub use credentials::{Credentials, CredentialsRow};
+pub use handles::{Claim, Handles, Kind, OLD_AFTER_SECONDS};
 pub use keys::PgKeyring;
-pub(crate) use keys::{DESTROY, GET, GET_OR_KEEP};
+pub use sessions::{GRACE_SECONDS, NewSession, Refreshed, SessionRow, Sessions};
+
+/// Every statement, for the test that prepares them.
+pub(crate) const STATEMENTS: &[&str] = &[
+    codes::KEEP_CODE,
+    codes::USE_CODE,
+    codes::VOID_CODES,
+    codes::ERASE_CODES,
+    codes::SWEEP_CODES,
+    codes::ATTEMPT,
+    codes::NEXT_ATTEMPT,
+    codes::FORGIVE,
+    codes::SWEEP_ATTEMPTS,
+    credentials::ENROL,
+    credentials::READ,
+    credentials::SET_PASSWORD,
+    credentials::REHASH,
+    credentials::PREPARE_TOTP,
+    credentials::ACCEPT_TOTP,
+    credentials::DISABLE_TOTP,
+    credentials::RENEW_CODES,
+    credentials::DROP_CODES,
+    credentials::KEEP_CODES,
+    credentials::USE_RECOVERY,
+    credentials::ERASE,
+    handles::CLAIM,
+    handles::TAKE_OVER,
+    handles::HOLD,
+    handles::RELEASE,
+    handles::RELEASE_ALL,
+    handles::FIND,
+    keys::GET,
+    keys::GET_OR_KEEP,
+    keys::DESTROY,
+    sessions::OPEN,
+    sessions::LOCK,
+    sessions::ROTATE,
+    sessions::END,
+    sessions::END_ALL,
+    sessions::OF_PERSON,
+    sessions::SWEEP,
+];

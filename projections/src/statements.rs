@@ -8,7 +8,7 @@ use crate::{
 /// Each statement with the schema that its unqualified names stand in.
 #[must_use]
 pub fn all() -> Vec<(&'static str, &'static str)> {
-    vec![
+    let mut all = vec![
         ("public", machinery::BEGIN),
         ("public", machinery::CHECKPOINT),
         ("public", machinery::HOLD),
@@ -37,9 +37,6 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("public", rebuild::UNPARK_ALL),
         ("public", rebuild::RESTORE),
         ("public", rebuild::SHAPE_DIFFERS),
-        ("public", identity::GET),
-        ("public", identity::GET_OR_KEEP),
-        ("public", identity::DESTROY),
         ("public", effects::RECORD),
         ("public", effects::CANCEL),
         ("public", effects::PENDING),
@@ -98,5 +95,7 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("public", backup::ALONE),
         ("public", backup::REACHED),
         ("public", backup::ADOPT),
-    ]
+    ];
+    all.extend(identity::STATEMENTS.iter().map(|statement| ("public", *statement)));
+    all
 }

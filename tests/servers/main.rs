@@ -7,6 +7,7 @@ mod bad_input;
 mod cluster;
 mod door;
 mod durability;
+mod identity;
 mod parking;
 mod poison;
 mod ports;

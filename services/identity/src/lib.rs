@@ -4,7 +4,10 @@
 //! What happened is events; what changes hands quickly (passwords, codes, sessions, tokens) is state under locks in Postgres
 //! and is never decided from a view that may lag.
 
+mod crypto;
 pub mod key;
 pub mod names;
+pub mod password;
 pub mod person;
 pub mod tenant;
+pub mod token;

@@ -1,0 +1,245 @@
+//! Identity's state on a real database: what is decided under locks, by many at once.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::future::join_all;
+use kernel::Sealed;
+use projections::Database;
+use projections::identity::{
+    Claim, Codes, Credentials, Handles, Kind, NewCode, NewSession, OLD_AFTER_SECONDS, Pace, Refreshed, Sessions,
+};
+use serde_json::json;
+use sqlx::AssertSqlSafe;
+use stories::Servers;
+
+async fn database() -> Database {
+    Servers::fresh().await.unwrap().database
+}
+
+async fn sql(database: &Database, text: String) {
+    sqlx::raw_sql(AssertSqlSafe(text)).execute(database.pool()).await.unwrap();
+}
+
+fn sealed() -> Sealed {
+    Sealed { v: 1, sub: "usr_1".into(), nonce: "n".into(), ct: "c".into() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_who_want_a_name_at_once_one_gets_it() {
+    let handles = Handles::new(&database().await);
+    let people: Vec<String> = (0..64).map(|n| format!("usr_{n}")).collect();
+    let claims = join_all(people.iter().map(|person| handles.claim(Kind::Username, b"ann", person))).await;
+    let claims: Vec<Claim> = claims.into_iter().map(|claim| claim.unwrap()).collect();
+    let winners: Vec<usize> = (0..64).filter(|n| claims[*n] == Claim::Ours).collect();
+    let &[winner] = winners.as_slice() else { panic!("{} people have one name", winners.len()) };
+    let owner = &people[winner];
+    let lost = Claim::Claimed { person: owner.clone(), old: false };
+    assert!(claims.iter().enumerate().all(|(n, claim)| n == winner || *claim == lost), "{claims:?}");
+    // A claim finds nobody; and whoever has it may ask again.
+    assert_eq!(handles.holder(Kind::Username, b"ann").await.unwrap(), None);
+    assert_eq!(handles.claim(Kind::Username, b"ann", owner).await.unwrap(), Claim::Ours);
+    handles.hold(Kind::Username, b"ann", owner).await.unwrap();
+    assert_eq!(handles.holder(Kind::Username, b"ann").await.unwrap().as_ref(), Some(owner));
+    let held = Claim::Held { person: owner.clone() };
+    assert_eq!(handles.claim(Kind::Username, b"ann", "usr_late").await.unwrap(), held);
+    // Another kind is another name. Nobody gives back what is not theirs.
+    assert_eq!(handles.claim(Kind::Email, b"ann", "usr_late").await.unwrap(), Claim::Ours);
+    handles.release(Kind::Username, b"ann", "usr_late").await.unwrap();
+    assert_eq!(handles.claim(Kind::Username, b"ann", "usr_late").await.unwrap(), held);
+    handles.release_all(owner).await.unwrap();
+    assert_eq!(handles.claim(Kind::Username, b"ann", "usr_late").await.unwrap(), Claim::Ours);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_claimed_and_left_goes_to_one_other() {
+    let database = database().await;
+    let handles = Handles::new(&database);
+    handles.claim(Kind::Email, b"ann", "usr_gone").await.unwrap();
+    assert!(!handles.take_over(Kind::Email, b"ann", "usr_gone", "usr_1").await.unwrap(), "it is not old");
+    let age = OLD_AFTER_SECONDS + 1.0;
+    sql(&database, format!("UPDATE identity.handles SET claimed_at = now() - make_interval(secs => {age})")).await;
+    let old = Claim::Claimed { person: "usr_gone".into(), old: true };
+    assert_eq!(handles.claim(Kind::Email, b"ann", "usr_1").await.unwrap(), old);
+    let people: Vec<String> = (0..16).map(|n| format!("usr_{n}")).collect();
+    let takers = people.iter().map(|person| handles.take_over(Kind::Email, b"ann", "usr_gone", person));
+    let taken = join_all(takers).await.into_iter().filter(|taken| *taken.as_ref().unwrap()).count();
+    assert_eq!(taken, 1);
+}
+
+fn session(id: &str, person: &str) -> NewSession {
+    NewSession {
+        session: id.into(),
+        person: person.into(),
+        amr: vec!["pwd".into()],
+        origin: sealed(),
+        tenant: None,
+        lifetime_seconds: 3_600.0,
+    }
+}
+
+fn counter(refreshed: &Refreshed) -> Option<i64> {
+    match refreshed {
+        Refreshed::Current { counter, .. } => Some(*counter),
+        Refreshed::Reused { .. } | Refreshed::Over => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_refreshes_at_once_get_one_successor_and_a_stolen_token_ends_the_session() {
+    let sessions = Sessions::new(&database().await, 600.0);
+    for id in ["a", "b"] {
+        sessions.open(&session(id, "usr_1")).await.unwrap();
+        sessions.open(&session(id, "usr_eve")).await.unwrap();
+    }
+    let refreshed = join_all((0..20).map(|_| sessions.refresh("a", 0))).await;
+    let given: BTreeSet<Option<i64>> = refreshed.iter().map(|one| counter(one.as_ref().unwrap())).collect();
+    assert_eq!(given, BTreeSet::from([Some(1)]), "twenty tabs have different tokens");
+    for expected in 2..5 {
+        let refreshed = sessions.refresh("a", expected - 1).await.unwrap();
+        assert_eq!(counter(&refreshed), Some(expected));
+    }
+    // Two generations old, in the same second as its successors.
+    let reused = sessions.refresh("a", 2).await.unwrap();
+    assert_eq!(reused, Refreshed::Reused { person: "usr_1".into() });
+    for token in 0..6 {
+        assert_eq!(sessions.refresh("a", token).await.unwrap(), Refreshed::Over, "token {token} still works");
+    }
+    // That family only.
+    assert_eq!(counter(&sessions.refresh("b", 0).await.unwrap()), Some(1));
+    let left: Vec<String> = sessions.of("usr_1").await.unwrap().into_iter().map(|row| row.session).collect();
+    assert_eq!(left, ["b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_before_works_for_a_moment_only() {
+    let database = database().await;
+    let sessions = Sessions::new(&database, 600.0);
+    sessions.open(&session("a", "usr_1")).await.unwrap();
+    sessions.refresh("a", 0).await.unwrap();
+    assert_eq!(counter(&sessions.refresh("a", 0).await.unwrap()), Some(1), "an answer got lost");
+    sql(&database, "UPDATE identity.sessions SET rotated_at = now() - interval '11 s'".into()).await;
+    assert_eq!(sessions.refresh("a", 0).await.unwrap(), Refreshed::Reused { person: "usr_1".into() });
+    // A token of the future cannot have been given out.
+    sessions.open(&session("b", "usr_1")).await.unwrap();
+    assert_eq!(sessions.refresh("b", 7).await.unwrap(), Refreshed::Reused { person: "usr_1".into() });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_end_by_age_by_idleness_and_by_hand() {
+    let database = database().await;
+    let sessions = Sessions::new(&database, 600.0);
+    for id in ["old", "idle", "mine", "other"] {
+        sessions.open(&session(id, "usr_1")).await.unwrap();
+    }
+    sessions.open(&session("foreign", "usr_2")).await.unwrap();
+    sql(&database, "UPDATE identity.sessions SET expires_at = now() WHERE session = 'old'".into()).await;
+    sql(&database, "UPDATE identity.sessions SET seen_at = now() - interval '601 s' WHERE session = 'idle'".into())
+        .await;
+    for id in ["old", "idle", "never"] {
+        assert_eq!(sessions.refresh(id, 0).await.unwrap(), Refreshed::Over, "{id}");
+    }
+    assert!(!sessions.end("usr_1", "foreign", "revoked").await.unwrap(), "somebody else's session");
+    let mut ended = sessions.end_all("usr_1", Some("mine"), "revoked").await.unwrap();
+    ended.sort();
+    assert_eq!(ended, ["idle", "old", "other"]);
+    assert!(sessions.end("usr_1", "mine", "logout").await.unwrap());
+    assert!(!sessions.end("usr_1", "mine", "logout").await.unwrap(), "it was over");
+    assert_eq!(counter(&sessions.refresh("foreign", 0).await.unwrap()), Some(1));
+    sql(
+        &database,
+        "UPDATE identity.sessions SET expires_at = now() - interval '31 days' WHERE person = 'usr_1'".into(),
+    )
+    .await;
+    assert_eq!(sessions.sweep().await.unwrap(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_code_works_once_for_its_purpose_and_in_time() {
+    let codes = Codes::new(&database().await);
+    let code = |digest: &[u8], lifetime_seconds| NewCode {
+        digest: digest.to_vec(),
+        purpose: "verify",
+        person: Some("usr_1".into()),
+        detail: json!({ "n": 1 }),
+        lifetime_seconds,
+    };
+    codes.keep(&code(b"a", 60.0)).await.unwrap();
+    codes.keep(&code(b"late", 0.0)).await.unwrap();
+    codes.keep(&code(b"void", 60.0)).await.unwrap();
+    assert_eq!(codes.take(b"a", "reset").await.unwrap(), None, "for another purpose");
+    assert_eq!(codes.take(b"late", "verify").await.unwrap(), None);
+    let used = join_all((0..16).map(|_| codes.take(b"a", "verify"))).await;
+    let used: Vec<_> = used.into_iter().filter_map(Result::unwrap).collect();
+    assert_eq!(used, [(Some("usr_1".to_owned()), json!({ "n": 1 }))]);
+    codes.keep(&code(b"a", 60.0)).await.unwrap();
+    assert_eq!(codes.take(b"a", "verify").await.unwrap(), None, "it was kept anew");
+    codes.void("usr_1", "verify").await.unwrap();
+    assert_eq!(codes.take(b"void", "verify").await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_guesses_is_slowed_down_also_by_many_instances() {
+    let database = database().await;
+    let codes = Codes::new(&database);
+    let pace = Pace { burst: 5, every_seconds: 30.0 };
+    let tries = join_all((0..40).map(|_| codes.attempt(b"ann", pace))).await;
+    let let_in = tries.iter().filter(|tried| tried.as_ref().unwrap().is_ok()).count();
+    assert_eq!(let_in, 5);
+    let Err(until) = codes.attempt(b"ann", pace).await.unwrap() else { panic!("a sixth try") };
+    let wait = (until - runtime::clock::now()).to_std().unwrap();
+    assert!(wait > Duration::from_secs(15) && wait <= Duration::from_secs(31), "{wait:?}");
+    assert!(codes.attempt(b"bob", pace).await.unwrap().is_ok(), "somebody else pays for it");
+    sql(&database, "UPDATE identity.attempts SET tat = tat - interval '30 s'".into()).await;
+    assert!(codes.attempt(b"ann", pace).await.unwrap().is_ok());
+    assert!(codes.attempt(b"ann", pace).await.unwrap().is_err());
+    codes.forgive(b"ann").await.unwrap();
+    assert!(codes.attempt(b"ann", pace).await.unwrap().is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_code_of_an_authenticator_and_no_recovery_code_works_twice() {
+    let credentials = Credentials::new(&database().await);
+    credentials.enrol("usr_1", Some("hash")).await.unwrap();
+    credentials.enrol("usr_1", Some("another")).await.unwrap();
+    assert!(!credentials.accept_totp("usr_1", 100, true).await.unwrap(), "there is no authenticator");
+    assert!(credentials.prepare_totp("usr_1", &sealed()).await.unwrap());
+    let accepted = join_all((0..16).map(|_| credentials.accept_totp("usr_1", 100, true))).await;
+    assert_eq!(accepted.into_iter().filter(|one| *one.as_ref().unwrap()).count(), 1);
+    assert!(!credentials.accept_totp("usr_1", 99, false).await.unwrap(), "an older code");
+    assert!(credentials.accept_totp("usr_1", 101, false).await.unwrap());
+    assert!(!credentials.prepare_totp("usr_1", &sealed()).await.unwrap(), "one is in use");
+
+    let digests: Vec<Vec<u8>> = (0..10_u8).map(|n| vec![n]).collect();
+    assert_eq!(credentials.renew_codes("usr_1", &digests).await.unwrap(), Some(1));
+    let used = join_all((0..16).map(|_| credentials.use_code("usr_1", &[3]))).await;
+    assert_eq!(used.into_iter().filter(|one| *one.as_ref().unwrap()).count(), 1);
+    assert!(!credentials.use_code("usr_2", &[4]).await.unwrap(), "somebody else's code");
+    let known = credentials.of("usr_1").await.unwrap().unwrap();
+    assert_eq!((known.password_hash.as_deref(), known.password_number), (Some("hash"), 1));
+    assert_eq!((known.totp_enabled, known.recovery_number, known.recovery_left), (true, 1, 9));
+    assert_eq!(credentials.renew_codes("usr_1", &[vec![42]]).await.unwrap(), Some(2));
+    assert!(!credentials.use_code("usr_1", &[4]).await.unwrap(), "a code of the old set");
+    credentials.disable_totp("usr_1").await.unwrap();
+    assert!(!credentials.accept_totp("usr_1", 102, false).await.unwrap());
+    credentials.erase("usr_1").await.unwrap();
+    assert_eq!(credentials.of("usr_1").await.unwrap(), None);
+    assert_eq!(credentials.renew_codes("usr_1", &digests).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_new_passwords_at_once_one_counts() {
+    let credentials = Credentials::new(&database().await);
+    credentials.enrol("usr_1", Some("first")).await.unwrap();
+    let hashes: Vec<String> = (0..8).map(|n| format!("hash-{n}")).collect();
+    let set = join_all(hashes.iter().map(|hash| credentials.set_password("usr_1", 1, hash))).await;
+    assert_eq!(set.into_iter().filter(|one| *one.as_ref().unwrap()).count(), 1);
+    assert_eq!(credentials.of("usr_1").await.unwrap().unwrap().password_number, 2);
+    // A better hash of the old password does not replace the new one.
+    credentials.rehash("usr_1", "first", "first, better").await.unwrap();
+    let known = credentials.of("usr_1").await.unwrap().unwrap().password_hash.unwrap();
+    assert!(hashes.contains(&known), "{known}");
+    // Somebody who came by a provider.
+    credentials.enrol("usr_2", None).await.unwrap();
+    assert!(credentials.set_password("usr_2", 0, "hash").await.unwrap());
+}
