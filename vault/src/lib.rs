@@ -11,10 +11,12 @@
 
 mod cipher;
 pub mod contract;
+mod digest;
 mod keyring;
 mod master;
 mod vault;
 
+pub use digest::Digester;
 pub use keyring::{Keyring, KeyringError, MemoryKeyring};
 pub use master::{InvalidMasterKey, MasterKey};
 pub use vault::{Opened, Vault, VaultError};

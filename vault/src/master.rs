@@ -4,13 +4,17 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ring::hmac;
 
 use crate::cipher::{KEY_BYTES, Key, random};
 
 /// Wraps the keys of subjects. It lives outside every database, so that no copy of a database can be read by itself. Who
 /// loses it loses all personal data.
 #[derive(Clone)]
-pub struct MasterKey(Key);
+pub struct MasterKey {
+    wrapping: Key,
+    root: hmac::Key,
+}
 
 /// Why a text is no master key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,7 +28,8 @@ impl MasterKey {
     /// [`InvalidMasterKey`] when it is not 32 bytes of base64.
     pub fn parse(text: &str) -> Result<Self, InvalidMasterKey> {
         let bytes = STANDARD.decode(text.trim()).map_err(|_| InvalidMasterKey)?;
-        Key::new(&bytes).map(Self).ok_or(InvalidMasterKey)
+        let wrapping = Key::new(&bytes).ok_or(InvalidMasterKey)?;
+        Ok(Self { wrapping, root: hmac::Key::new(hmac::HMAC_SHA256, &bytes) })
     }
 
     /// A new one, in the form that [`MasterKey::parse`] reads.
@@ -33,18 +38,23 @@ impl MasterKey {
         STANDARD.encode(random::<KEY_BYTES>())
     }
 
+    /// A key for a purpose, that tells nothing about this one.
+    pub(crate) fn derived(&self, purpose: &str) -> hmac::Tag {
+        hmac::sign(&self.root, format!("airstream digest 1 {purpose}").as_bytes())
+    }
+
     /// A subject's new key, wrapped.
     pub(crate) fn wrap(&self, subject: &str, key: &[u8; KEY_BYTES]) -> Vec<u8> {
         let nonce = random();
         let mut wrapped = nonce.to_vec();
-        wrapped.extend(self.0.seal(nonce, subject.as_bytes(), key));
+        wrapped.extend(self.wrapping.seal(nonce, subject.as_bytes(), key));
         wrapped
     }
 
     /// A subject's key; `None` when it was not wrapped by this one, or not for this subject.
     pub(crate) fn unwrap(&self, subject: &str, wrapped: &[u8]) -> Option<Key> {
         let (nonce, sealed) = wrapped.split_first_chunk()?;
-        Key::new(&self.0.open(*nonce, subject.as_bytes(), sealed)?)
+        Key::new(&self.wrapping.open(*nonce, subject.as_bytes(), sealed)?)
     }
 }
 

@@ -9,5 +9,6 @@ pub mod key;
 pub mod names;
 pub mod password;
 pub mod person;
+pub mod refresh;
 pub mod tenant;
 pub mod token;
