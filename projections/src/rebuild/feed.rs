@@ -2,13 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::stream::{BoxStream, Fuse};
 use futures::{FutureExt, StreamExt};
 use kernel::Position;
 use runtime::consume::{self, HandleError};
-use runtime::retry::Backoff;
 use runtime::{Log, LogError, Recorded};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -19,8 +17,6 @@ use tokio_util::task::AbortOnDropHandle;
 const BATCH: usize = 4_000;
 /// Most bytes in a batch: a commit may have a megabyte.
 const BYTES: usize = 16 * 1024 * 1024;
-/// How often a read that breaks is begun again before the fold gives up.
-const TRIES: u32 = 8;
 
 /// Commits that change hands together, and their bytes. Waking somebody for each would cost more than reading it.
 const PORTION: usize = 256;
@@ -31,21 +27,18 @@ const PORTIONS: usize = 16;
 /// Commits in order, and at their end perhaps why there are no more.
 type Portion = Vec<Result<Recorded, LogError>>;
 
-/// One read of the log, taken up again where it broke.
+/// One read of the whole log.
 pub(super) struct Feed {
-    log: Arc<dyn Log>,
-    commits: Option<Portions>,
+    commits: Portions,
     /// Read already, and beyond what was asked for.
     waiting: VecDeque<Recorded>,
     /// The last position handed out or waiting.
     read: Position,
-    backoff: Backoff,
 }
 
 impl Feed {
     pub(super) fn new(log: &Arc<dyn Log>) -> Self {
-        let backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
-        Self { log: Arc::clone(log), commits: None, waiting: VecDeque::new(), read: Position::START, backoff }
+        Self { commits: Portions::read(log), waiting: VecDeque::new(), read: Position::START }
     }
 
     /// The next commits up to a position that the log has; empty when that has been reached.
@@ -71,43 +64,16 @@ impl Feed {
 
     /// Takes in what has arrived, at least one commit.
     async fn fill(&mut self) -> Result<(), HandleError> {
-        while self.waiting.is_empty() {
-            for arrived in self.arrived().await {
-                match arrived {
-                    Ok(commit) if commit.position == self.read.next() => {
-                        self.read = commit.position;
-                        self.waiting.push_back(commit);
-                        self.backoff.reset();
-                    }
-                    // The log has no holes: if one shows, the read is broken.
-                    Ok(commit) => {
-                        let reason = format!("after {} the log handed out {}", self.read, commit.position);
-                        self.again(reason).await?;
-                        break;
-                    }
-                    Err(error) => {
-                        self.again(error.to_string()).await?;
-                        break;
-                    }
-                }
+        let ended = || HandleError::Transient("the read of the log ended".to_owned());
+        for arrived in self.commits.next().await.ok_or_else(ended)? {
+            let commit = arrived.map_err(|error| HandleError::Transient(error.to_string()))?;
+            if commit.position != self.read.next() {
+                let reason = format!("after {} the log handed out {}", self.read, commit.position);
+                return Err(HandleError::Transient(reason));
             }
+            self.read = commit.position;
+            self.waiting.push_back(commit);
         }
-        Ok(())
-    }
-
-    async fn arrived(&mut self) -> Portion {
-        let commits = self.commits.get_or_insert_with(|| Portions::read(&self.log, self.read));
-        let ended = || LogError { attempt: "follow the log", reason: "the read ended".to_owned() };
-        commits.next().await.unwrap_or_else(|| vec![Err(ended())])
-    }
-
-    async fn again(&mut self, reason: String) -> Result<(), HandleError> {
-        self.commits = None;
-        if self.backoff.tries() >= TRIES {
-            return Err(HandleError::Transient(reason));
-        }
-        tracing::warn!(after = self.read.sequence(), reason, "a fold reads on after a break");
-        self.backoff.wait().await;
         Ok(())
     }
 }
@@ -119,18 +85,11 @@ struct Portions {
 }
 
 impl Portions {
-    fn read(log: &Arc<dyn Log>, after: Position) -> Self {
+    fn read(log: &Arc<dyn Log>) -> Self {
         let (portions, arriving) = mpsc::channel(PORTIONS);
-        let log = Arc::clone(log);
+        // A portion ends at the end of the read, and the next one asks once more.
+        let mut commits = consume::everything_at_last(log, Position::START).fuse();
         let reading = tokio::spawn(async move {
-            // A portion ends at the end of the read, and the next one asks once more.
-            let mut commits = match consume::everything(&log, after).await {
-                Ok(commits) => commits.fuse(),
-                Err(error) => {
-                    let _ = portions.send(vec![Err(error)]).await;
-                    return;
-                }
-            };
             while let Some(portion) = portion(&mut commits).await {
                 if portions.send(portion).await.is_err() {
                     return;

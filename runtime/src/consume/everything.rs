@@ -95,7 +95,7 @@ pub fn everything_at_last(log: &Arc<dyn Log>, after: Position) -> BoxStream<'sta
             if tries >= TRIES {
                 return Some((Err(error), None));
             }
-            tracing::debug!(%error, %at, "the read is begun again");
+            tracing::warn!(%error, after = at.sequence(), "a read of the log is begun again where it broke");
             commits = None;
             tries += 1;
             backoff.wait().await;
