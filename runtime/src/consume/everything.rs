@@ -103,3 +103,82 @@ pub fn everything_at_last(log: &Arc<dyn Log>, after: Position) -> BoxStream<'sta
     });
     stream.boxed()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests report by panicking")]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use kernel::StreamName;
+
+    use super::*;
+    use crate::contract::fresh_stream;
+    use crate::contract::log::commit;
+    use crate::memory::MemoryLog;
+    use crate::{Append, AppendError, Freshness, Page, Reader};
+
+    /// A log each of whose reads breaks after so many commits.
+    struct Breaking {
+        inner: MemoryLog,
+        after: usize,
+        reads: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl Log for Breaking {
+        async fn append(&self, commit: Append) -> Result<Position, AppendError> {
+            self.inner.append(commit).await
+        }
+
+        async fn read_stream(&self, stream: &StreamName, after: Position, fresh: Freshness) -> Result<Page, LogError> {
+            self.inner.read_stream(stream, after, fresh).await
+        }
+
+        async fn at(&self, position: Position) -> Result<Option<Recorded>, LogError> {
+            self.inner.at(position).await
+        }
+
+        async fn read(&self, after: Position, filter: &Filter) -> Result<Reader, LogError> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            let Reader { waiting, commits } = self.inner.read(after, filter).await?;
+            let broken = LogError { attempt: "read", reason: "it broke".to_owned() };
+            let commits = commits.take(self.after).chain(futures::stream::iter([Err(broken)]));
+            Ok(Reader { waiting, commits: commits.boxed() })
+        }
+
+        async fn identity(&self) -> Result<String, LogError> {
+            self.inner.identity().await
+        }
+
+        async fn head(&self) -> Result<Position, LogError> {
+            self.inner.head().await
+        }
+    }
+
+    async fn breaking(after: usize) -> (Arc<Breaking>, Arc<dyn Log>) {
+        let log = Arc::new(Breaking { inner: MemoryLog::new(), after, reads: AtomicUsize::new(0) });
+        for n in 0..30 {
+            log.append(commit(&fresh_stream("till"), &format!("c{n}"), 0, Position::START)).await.unwrap();
+        }
+        (Arc::clone(&log), log)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_breaks_goes_on_where_it_was_however_often_while_it_brings_something() {
+        let (breaking, log) = breaking(1).await;
+        let read: Vec<_> = everything_at_last(&log, Position::START).take(30).collect().await;
+        let positions: Vec<u64> = read.into_iter().map(|commit| commit.unwrap().position.sequence()).collect();
+        assert_eq!(positions, (1..=30).collect::<Vec<_>>());
+        assert_eq!(breaking.reads.load(Ordering::Relaxed), 30);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_never_brings_anything_is_given_up() {
+        let (breaking, log) = breaking(0).await;
+        let read: Vec<_> = everything_at_last(&log, Position::START).collect().await;
+        assert_eq!(read.len(), 1);
+        assert_eq!(read[0].as_ref().unwrap_err().reason, "it broke");
+        assert_eq!(breaking.reads.load(Ordering::Relaxed), 1 + TRIES as usize);
+    }
+}
