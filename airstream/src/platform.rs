@@ -226,11 +226,12 @@ impl Platform {
 
     async fn open_doors(&mut self, listener: TcpListener, doors: Doors<'_>) -> anyhow::Result<()> {
         let Doors { config, token, connection, log, work, commands, leases } = doors;
-        let access: Arc<dyn Access> = Arc::new(DevelopmentAccess {
-            tenant: TenantId::new(&config.development.tenant)?,
-            principal: PrincipalId::new(&config.development.principal)?,
-            token: token.to_owned(),
-        });
+        let access: Arc<dyn Access> = Arc::new(DevelopmentAccess::new(
+            TenantId::new(&config.development.tenant)?,
+            PrincipalId::new(&config.development.principal)?,
+            token.to_owned(),
+            Arc::new(gateway::Nobody::default()),
+        ));
         let here: Arc<dyn Commands> = Arc::new(self.executor.clone());
         let for_peers = nats::serve_peers(connection, leases.instance(), here, self.doors.clone());
         self.door_tasks.spawn(for_peers.await.context("the door for other instances cannot open")?);

@@ -7,7 +7,7 @@ mod extract;
 mod fault;
 
 pub use answer::answer;
-pub use caller::{Access, Caller};
+pub use caller::{ANYBODY, Access, Caller, Holder, Level, ME, OPERATE, Signed, SignedIn, covers};
 pub use extract::{AtLeast, Chain, IdempotencyKey, PageQuery, Payload, Query, Segment, name};
 pub use fault::Fault;
 

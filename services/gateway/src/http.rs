@@ -30,6 +30,7 @@ use tracing::Instrument as _;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::guard::{self, Guard, Needs};
 use crate::routes;
 
 /// A projection that this program knows.
@@ -132,19 +133,18 @@ fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router
     for service in services {
         inside = inside.merge(service);
     }
+    let inside = inside.merge(routes::health::router(connection, database));
     let (inside, mut description) = inside.split_for_parts();
-    let (outside, health) = routes::health::router(connection, database).split_for_parts();
-    description.merge(health);
-    crate::openapi::complete(&mut description, &["/livez", "/readyz"]);
+    crate::openapi::complete(&mut description);
+    let plain = [("/openapi.json", Needs::Nothing), ("/metrics", Needs::Scope(rest::OPERATE.to_owned()))];
+    let guard = Guard::new(access, &description, &plain);
     let description = Arc::new(description);
-    let inside = inside
+    inside
         .route("/openapi.json", get(move || async move { Json((*description).clone()) }))
         .route("/metrics", get(move || async move { metrics_text(metrics()) }))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
-        .layer(middleware::from_fn_with_state(access, authenticate));
-    inside
-        .merge(outside)
+        .layer(middleware::from_fn_with_state(guard, guard::guard))
         .layer(DefaultBodyLimit::max(options.body_limit_bytes))
         .layer(middleware::from_fn_with_state(options.request_timeout, within_time))
         .layer(CatchPanicLayer::custom(panicked))
@@ -153,22 +153,6 @@ fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router
 
 fn metrics_text(text: String) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
-}
-
-async fn authenticate(
-    State(access): State<Arc<dyn Access>>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, Fault> {
-    let value = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let (scheme, token) = value.split_once(' ').unwrap_or_default();
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        let detail = "Send `Authorization: Bearer <token>`; `airstream status --json` shows the token of your stack.";
-        return Err(Problem::new(401, "unauthenticated", detail).into());
-    }
-    let caller = access.bearer(token.trim()).await?;
-    request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -7,10 +7,11 @@
 mod access;
 pub mod bus;
 pub mod decider;
+mod guard;
 mod http;
 mod openapi;
 pub mod queue;
 mod routes;
 
-pub use access::DevelopmentAccess;
+pub use access::{DevelopmentAccess, Nobody};
 pub use http::{HttpOptions, Known, Operations, Parts, serve};

@@ -2,31 +2,28 @@
 
 use rest::documents;
 use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, ResponseBuilder};
+
+use crate::guard::{Needs, SCHEME, asked};
 
 const PROBLEM: &str = "application/problem+json";
 
-/// Completes the description: routes outside the token's reach are named in `open`.
-pub(crate) fn complete(description: &mut OpenApi, open: &[&str]) {
+/// Completes the description.
+pub(crate) fn complete(description: &mut OpenApi) {
     let components = description.components.get_or_insert_default();
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
-    components.add_security_scheme("token", SecurityScheme::Http(bearer));
-    description.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
-    for (path, item) in &mut description.paths.paths {
-        let open = open.contains(&path.as_str());
+    components.add_security_scheme(SCHEME, SecurityScheme::Http(bearer));
+    for item in description.paths.paths.values_mut() {
         for operation in operations(item) {
-            if open {
-                // An empty list means: not even the token.
-                operation.security = Some(Vec::new());
-                continue;
-            }
+            let open = asked(operation) == Needs::Nothing;
             for response in operation.responses.responses.values_mut() {
                 if let RefOr::T(response) = response {
                     say_problem(response);
                 }
             }
-            for (status, about) in [("401", "no token, or a wrong one"), ("default", "refused, or not possible now")] {
+            let closed = (!open).then_some(("401", "no token, or a wrong one"));
+            for (status, about) in closed.into_iter().chain([("default", "refused, or not possible now")]) {
                 operation.responses.responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(about)));
             }
         }

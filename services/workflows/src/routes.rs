@@ -77,7 +77,7 @@ impl Routes {
 }
 
 /// Lists workflows with their newest definitions.
-#[utoipa::path(get, path = "/v1/workflows", tag = "workflows", params(PageQuery),
+#[utoipa::path(get, path = "/v1/workflows", tag = "workflows", security(("token" = ["workflows:read"])), params(PageQuery),
     responses((status = 200, body = Page<WorkflowRow>), (status = "4XX", body = documents::Problem)))]
 async fn list_workflows(
     State(routes): State<Routes>,
@@ -104,7 +104,7 @@ struct Version {
 }
 
 /// Shows a workflow.
-#[utoipa::path(get, path = "/v1/workflows/{id}", tag = "workflows", params(("id" = String, Path), Version),
+#[utoipa::path(get, path = "/v1/workflows/{id}", tag = "workflows", security(("token" = ["workflows:read"])), params(("id" = String, Path), Version),
     responses((status = 200, body = WorkflowRow), (status = 404, body = documents::Problem)))]
 async fn get_workflow(
     State(routes): State<Routes>,
@@ -120,7 +120,7 @@ async fn get_workflow(
 }
 
 /// Defines a workflow: the document is the definition. The same document again changes nothing.
-#[utoipa::path(put, path = "/v1/workflows/{id}", tag = "workflows", params(("id" = String, Path)),
+#[utoipa::path(put, path = "/v1/workflows/{id}", tag = "workflows", security(("token" = ["workflows:write"])), params(("id" = String, Path)),
     request_body(content = Value, description = "the definition", example = json!({"workflow_id":"wf_12345",
         "steps":[{"id":1,"name":"validate_input","timeout":30},{"id":2,"name":"process_data","timeout":120}],"max_retries":3})),
     responses((status = 200, body = documents::Answer), (status = 422, body = documents::Problem)))]
@@ -138,7 +138,7 @@ async fn define_workflow(
 }
 
 /// Retires a workflow: nobody can start it until it is defined again.
-#[utoipa::path(post, path = "/v1/workflows/{id}/retire", tag = "workflows", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/v1/workflows/{id}/retire", tag = "workflows", security(("token" = ["workflows:write"])), params(("id" = String, Path)),
     request_body(content = Value, example = json!({"reason":"replaced by wf_12346"})),
     responses((status = 200, body = documents::Answer), (status = 404, body = documents::Problem)))]
 async fn retire_workflow(
@@ -168,7 +168,7 @@ struct StartRun {
 }
 
 /// Starts a run.
-#[utoipa::path(post, path = "/v1/workflows/{id}/runs", tag = "runs", params(("id" = String, Path)), request_body = StartRun,
+#[utoipa::path(post, path = "/v1/workflows/{id}/runs", tag = "runs", security(("token" = ["runs:write"])), params(("id" = String, Path)), request_body = StartRun,
     responses((status = 201, body = documents::Answer), (status = "4XX", body = documents::Problem)))]
 async fn start_run(
     State(routes): State<Routes>,
@@ -215,7 +215,7 @@ struct WantedRuns {
 }
 
 /// Lists runs, newest first.
-#[utoipa::path(get, path = "/v1/workflows/runs", tag = "runs", params(WantedRuns),
+#[utoipa::path(get, path = "/v1/workflows/runs", tag = "runs", security(("token" = ["runs:read"])), params(WantedRuns),
     responses((status = 200, body = Page<RunRow>), (status = "4XX", body = documents::Problem)))]
 async fn list_runs(
     State(routes): State<Routes>,
@@ -255,7 +255,7 @@ struct RunWithSteps {
 }
 
 /// Shows a run and its steps.
-#[utoipa::path(get, path = "/v1/workflows/runs/{id}", tag = "runs", params(("id" = String, Path), AtLeast),
+#[utoipa::path(get, path = "/v1/workflows/runs/{id}", tag = "runs", security(("token" = ["runs:read"])), params(("id" = String, Path), AtLeast),
     responses((status = 200, body = RunWithSteps), (status = 404, body = documents::Problem)))]
 async fn get_run(
     State(routes): State<Routes>,
@@ -271,7 +271,7 @@ async fn get_run(
 }
 
 /// Cancels a run. Cancelling a cancelled run changes nothing.
-#[utoipa::path(post, path = "/v1/workflows/runs/{id}/cancel", tag = "runs", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/v1/workflows/runs/{id}/cancel", tag = "runs", security(("token" = ["runs:write"])), params(("id" = String, Path)),
     request_body(content = Value, example = json!({"reason":"no longer needed"})),
     responses((status = 200, body = documents::Answer), (status = "4XX", body = documents::Problem)))]
 async fn cancel_run(

@@ -97,11 +97,12 @@ impl Tills {
         let caller = match through {
             Through::Executor => None,
             Through::Door => {
-                let access = DevelopmentAccess {
-                    tenant: TenantId::new(TENANT)?,
-                    principal: principal.clone(),
-                    token: String::new(),
-                };
+                let access = DevelopmentAccess::new(
+                    TenantId::new(TENANT)?,
+                    principal.clone(),
+                    String::new(),
+                    Arc::new(gateway::Nobody::default()),
+                );
                 let handle = gateway::bus::commands(Arc::new(executor.clone()), Arc::new(access));
                 nats::serve(&place.connection().await?, "cmd.>", handle, stop.clone()).await?;
                 let addresses = &place.addresses;

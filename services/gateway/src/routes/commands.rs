@@ -56,7 +56,7 @@ struct Publish {
 }
 
 /// Publishes a command and waits for the answer.
-#[utoipa::path(post, path = "/v1/commands", tag = "commands", request_body = Publish,
+#[utoipa::path(post, path = "/v1/commands", tag = "commands", security(("token" = ["commands:write"])), request_body = Publish,
     responses((status = 200, body = documents::Answer), (status = "4XX", body = documents::Problem), (status = "5XX", body = documents::Problem)))]
 async fn publish(
     State(routes): State<Routes>,
@@ -102,7 +102,7 @@ struct Wanted {
 }
 
 /// Lists commands, newest first: accepted ones, or queued ones that were refused.
-#[utoipa::path(get, path = "/v1/commands", tag = "commands", params(Wanted),
+#[utoipa::path(get, path = "/v1/commands", tag = "commands", security(("token" = ["commands:read"])), params(Wanted),
     responses((status = 200, body = Page<CommitRow>), (status = "4XX", body = documents::Problem)))]
 async fn list(State(routes): State<Routes>, caller: Caller, Query(wanted): Query<Wanted>) -> Result<Response, Fault> {
     let page = PageQuery { limit: wanted.limit, cursor: wanted.cursor };
@@ -126,7 +126,7 @@ struct Fate {
 }
 
 /// Shows what became of a command.
-#[utoipa::path(get, path = "/v1/commands/{id}", tag = "commands", params(("id" = String, Path)),
+#[utoipa::path(get, path = "/v1/commands/{id}", tag = "commands", security(("token" = ["commands:read"])), params(("id" = String, Path)),
     responses((status = 200, body = Fate), (status = 404, body = documents::Problem)))]
 async fn show(State(routes): State<Routes>, caller: Caller, Segment(id): Segment) -> Result<Json<Fate>, Fault> {
     let pool = routes.database.pool();
@@ -160,7 +160,7 @@ struct CommandEntry {
 }
 
 /// Lists every category and its commands.
-#[utoipa::path(get, path = "/v1/catalogue", tag = "commands", responses((status = 200, body = Catalogue)))]
+#[utoipa::path(get, path = "/v1/catalogue", tag = "commands", security(("token" = ["anybody"])), responses((status = 200, body = Catalogue)))]
 async fn catalogue(State(routes): State<Routes>, _: Caller) -> Json<Catalogue> {
     let entry = |spec: &kernel::CommandSpec| CommandEntry {
         name: spec.name,

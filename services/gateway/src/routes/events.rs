@@ -184,7 +184,7 @@ fn unreadable(error: LogError) -> Fault {
 
 /// Reads events. With `Accept: text/event-stream` it goes on for ever and resumes after `Last-Event-ID`; otherwise it
 /// answers with a page.
-#[utoipa::path(get, path = "/v1/events", tag = "events", params(Wanted),
+#[utoipa::path(get, path = "/v1/events", tag = "events", security(("token" = ["events:read"])), params(Wanted),
     responses((status = 200, body = Page<Placed>), (status = "4XX", body = documents::Problem)))]
 async fn read(
     State(routes): State<Routes>,
@@ -243,7 +243,7 @@ async fn tail(routes: Routes, plan: Plan) -> Result<Sse<impl Stream<Item = Resul
 }
 
 /// Shows the events at a position, of a cursor, or with an event id.
-#[utoipa::path(get, path = "/v1/events/{id}", tag = "events", params(("id" = String, Path)),
+#[utoipa::path(get, path = "/v1/events/{id}", tag = "events", security(("token" = ["events:read"])), params(("id" = String, Path)),
     responses((status = 200, body = Page<Placed>), (status = 404, body = documents::Problem)))]
 async fn show(State(routes): State<Routes>, caller: Caller, Segment(id): Segment) -> Result<Json<Page<Placed>>, Fault> {
     let missing = || Problem::not_found(format!("There is no event `{id}` (or it is not visible yet)."));

@@ -20,7 +20,7 @@ struct Instances {
 }
 
 /// Lists the processes that share the work, with what each of them does.
-#[utoipa::path(get, path = "/v1/instances", tag = "operations", responses((status = 200, body = Instances)))]
+#[utoipa::path(get, path = "/v1/instances", tag = "operations", security(("token" = ["operate"])), responses((status = 200, body = Instances)))]
 async fn list(State(database): State<Database>, caller: Caller) -> Result<Json<Instances>, Fault> {
     caller.require_operator()?;
     Ok(Json(Instances { items: instances(database.pool()).await? }))

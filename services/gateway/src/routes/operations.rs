@@ -61,7 +61,7 @@ struct Consumers {
 }
 
 /// Lists projections and reactors with their checkpoints, and with the rebuilds and verifications that are running.
-#[utoipa::path(get, path = "/v1/projections", tag = "operations", responses((status = 200, body = Consumers)))]
+#[utoipa::path(get, path = "/v1/projections", tag = "operations", security(("token" = ["operate"])), responses((status = 200, body = Consumers)))]
 async fn consumers(State(routes): State<Routes>, caller: Caller) -> Result<Json<Consumers>, Fault> {
     caller.require_operator()?;
     let rows = status::consumers(routes.database.pool()).await?;
@@ -91,7 +91,7 @@ fn find(routes: &Routes, wanted: &str) -> Result<Known, Fault> {
 }
 
 /// Fills a projection anew from the log, beside the live one, compares, and switches. Closing the connection stops it.
-#[utoipa::path(post, path = "/v1/projections/{name}/rebuild", tag = "operations", params(("name" = String, Path)),
+#[utoipa::path(post, path = "/v1/projections/{name}/rebuild", tag = "operations", security(("token" = ["operate"])), params(("name" = String, Path)),
     responses((status = 200, content_type = "application/x-ndjson", description = "progress, one JSON object per line; the last one has `result` or `problem`"),
         (status = 404, body = documents::Problem)))]
 async fn rebuild(State(routes): State<Routes>, caller: Caller, Segment(name): Segment) -> Result<Response, Fault> {
@@ -101,7 +101,7 @@ async fn rebuild(State(routes): State<Routes>, caller: Caller, Segment(name): Se
 }
 
 /// Folds the log once more and compares it with the live rows. Closing the connection stops it.
-#[utoipa::path(post, path = "/v1/projections/{name}/verify", tag = "operations", params(("name" = String, Path)),
+#[utoipa::path(post, path = "/v1/projections/{name}/verify", tag = "operations", security(("token" = ["operate"])), params(("name" = String, Path)),
     responses((status = 200, content_type = "application/x-ndjson", description = "progress, one JSON object per line; the last one has `result` or `problem`"),
         (status = 404, body = documents::Problem)))]
 async fn verify(State(routes): State<Routes>, caller: Caller, Segment(name): Segment) -> Result<Response, Fault> {
@@ -111,7 +111,7 @@ async fn verify(State(routes): State<Routes>, caller: Caller, Segment(name): Seg
 }
 
 /// Brings back the rows that the last rebuild has switched out; they catch up from where they stand.
-#[utoipa::path(post, path = "/v1/projections/{name}/rollback", tag = "operations", params(("name" = String, Path)),
+#[utoipa::path(post, path = "/v1/projections/{name}/rollback", tag = "operations", security(("token" = ["operate"])), params(("name" = String, Path)),
     responses((status = 200, body = RolledBack), (status = "4XX", body = documents::Problem)))]
 async fn rollback(
     State(routes): State<Routes>,

@@ -34,7 +34,7 @@ struct Wanted {
 }
 
 /// Lists what consumers have set aside: consumer after consumer, commits in the order of the log, then effects.
-#[utoipa::path(get, path = "/v1/parked", tag = "operations", params(Wanted),
+#[utoipa::path(get, path = "/v1/parked", tag = "operations", security(("token" = ["operations:read"])), params(Wanted),
     responses((status = 200, body = Page<ParkedRow>), (status = "4XX", body = documents::Problem)))]
 async fn list(
     State(database): State<Database>,
@@ -106,7 +106,7 @@ fn clean(text: String) -> Result<String, Fault> {
 }
 
 /// Has a parked commit (and what waits behind it) or effect handled now, or everything.
-#[utoipa::path(post, path = "/v1/parked/retry", tag = "operations", request_body = WhichOrAll,
+#[utoipa::path(post, path = "/v1/parked/retry", tag = "operations", security(("token" = ["operations:admin"])), request_body = WhichOrAll,
     responses((status = 202, body = Asked), (status = "4XX", body = documents::Problem)))]
 async fn retry(
     State(database): State<Database>,
@@ -133,7 +133,7 @@ async fn retry(
 }
 
 /// Leaves a parked commit or effect out for good, with a reason, and releases what waits behind it.
-#[utoipa::path(post, path = "/v1/parked/skip", tag = "operations", request_body = Which,
+#[utoipa::path(post, path = "/v1/parked/skip", tag = "operations", security(("token" = ["operations:admin"])), request_body = Which,
     responses((status = 202, body = Asked), (status = "4XX", body = documents::Problem)))]
 async fn skip(
     State(database): State<Database>,

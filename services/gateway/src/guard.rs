@@ -1,0 +1,116 @@
+//! Which scope each route needs. The description says it, and what the description says is what is enforced: a route that
+//! names no scope is open to nobody.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{Method, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use kernel::Problem;
+use rest::{Access, Fault};
+use utoipa::openapi::OpenApi;
+use utoipa::openapi::path::{Operation, PathItem};
+
+/// The name of the one way to show who one is.
+pub(crate) const SCHEME: &str = "token";
+
+/// What a route asks of its callers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// Nothing: `security(())`.
+    Nothing,
+    /// A scope: `security(("token" = ["runs:read"]))`.
+    Scope(String),
+    /// It does not say.
+    Unsaid,
+}
+
+/// Every route with what it asks for.
+#[derive(Clone)]
+pub(crate) struct Guard(Arc<Inner>);
+
+struct Inner {
+    access: Arc<dyn Access>,
+    needs: HashMap<(String, Method), Needs>,
+}
+
+impl Guard {
+    /// Out of the description. `plain` are routes that it does not contain.
+    pub(crate) fn new(access: Arc<dyn Access>, description: &OpenApi, plain: &[(&str, Needs)]) -> Self {
+        let mut needs = HashMap::new();
+        for (path, item) in &description.paths.paths {
+            for (method, operation) in operations(item) {
+                needs.insert((path.clone(), method), asked(operation));
+            }
+        }
+        for (path, asked) in plain {
+            needs.insert(((*path).to_owned(), Method::GET), asked.clone());
+        }
+        Self(Arc::new(Inner { access, needs }))
+    }
+
+    fn of(&self, request: &Request) -> Option<&Needs> {
+        let path = request.extensions().get::<MatchedPath>()?.as_str().to_owned();
+        // Whoever may read may ask for the headers only.
+        let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
+        self.0.needs.get(&(path, method))
+    }
+}
+
+/// The operations of a path.
+pub(crate) fn operations(item: &PathItem) -> impl Iterator<Item = (Method, &Operation)> {
+    let all = [
+        (Method::GET, &item.get),
+        (Method::PUT, &item.put),
+        (Method::POST, &item.post),
+        (Method::DELETE, &item.delete),
+        (Method::PATCH, &item.patch),
+    ];
+    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_ref()?)))
+}
+
+/// What an operation asks for.
+pub(crate) fn asked(operation: &Operation) -> Needs {
+    let requirements = serde_json::to_value(&operation.security).unwrap_or_default();
+    let Some(alternatives) = requirements.as_array() else { return Needs::Unsaid };
+    let scopes = |one: &serde_json::Value| Some(one.get(SCHEME)?.as_array()?.first()?.as_str()?.to_owned());
+    match alternatives.as_slice() {
+        [] => Needs::Nothing,
+        [one] if one.as_object().is_some_and(serde_json::Map::is_empty) => Needs::Nothing,
+        [one] => scopes(one).map_or(Needs::Unsaid, Needs::Scope),
+        _ => Needs::Unsaid,
+    }
+}
+
+/// The layer: who asks is put into the request, and let through only with the scope that the route names.
+pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Result<Response, Fault> {
+    let needs = guard.of(&request).cloned();
+    if needs == Some(Needs::Nothing) {
+        return Ok(next.run(request).await);
+    }
+    // Also for a route that does not exist: who may not come in learns nothing about what is inside.
+    let signed = guard.0.access.bearer(token(&request)?).await?;
+    match needs {
+        Some(Needs::Scope(scope)) => signed.check(&scope)?,
+        Some(Needs::Unsaid) => {
+            tracing::error!(path = request.uri().path(), "a route names no scope, so nobody may use it");
+            return Err(Problem::new(403, "closed", "Nobody may use this route.").into());
+        }
+        // No such route, or not with this method: the router says so.
+        Some(Needs::Nothing) | None => {}
+    }
+    request.extensions_mut().insert(signed);
+    Ok(next.run(request).await)
+}
+
+fn token(request: &Request) -> Result<&str, Problem> {
+    let value = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (scheme, token) = value.split_once(' ').unwrap_or_default();
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        let detail = "Send `Authorization: Bearer <token>`: an access token (`airstream login`) or an API key.";
+        return Err(Problem::new(401, "unauthenticated", detail));
+    }
+    Ok(token.trim())
+}
