@@ -18,6 +18,7 @@ pub mod inbox;
 pub mod leases;
 pub mod lot;
 mod machinery;
+pub mod mail;
 mod migrate;
 mod projector;
 mod rebuild;

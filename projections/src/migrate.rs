@@ -29,6 +29,7 @@ pub fn migrations() -> Vec<(&'static str, &'static str, &'static str)> {
         "0007" "create_snapshots",
         "0008" "folds",
         "0009" "identity",
+        "0010" "mail",
     }
     .to_vec()
 }

@@ -1,7 +1,7 @@
 //! Every statement of this crate, for the test that prepares them against the migrated schema.
 
 use crate::{
-    backup, commits, effects, examine, identity, inbox, leases, lot, machinery, rebuild, runs, snapshots, status,
+    backup, commits, effects, examine, identity, inbox, leases, lot, machinery, mail, rebuild, runs, snapshots, status,
     workflows,
 };
 
@@ -97,5 +97,6 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("public", backup::ADOPT),
     ];
     all.extend(identity::STATEMENTS.iter().map(|statement| ("public", *statement)));
+    all.extend(mail::STATEMENTS.iter().map(|statement| ("public", *statement)));
     all
 }
