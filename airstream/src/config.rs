@@ -36,12 +36,46 @@ pub(crate) struct Http {
     pub(crate) bind: String,
     pub(crate) body_limit_bytes: usize,
     pub(crate) request_timeout_ms: u64,
+    pub(crate) trusted_proxies: Vec<String>,
+    pub(crate) forwarded_header: ForwardedHeader,
 }
 
 impl Default for Http {
     fn default() -> Http {
-        Http { bind: "127.0.0.1:8787".to_owned(), body_limit_bytes: 1024 * 1024, request_timeout_ms: 30_000 }
+        Http {
+            bind: "127.0.0.1:8787".to_owned(),
+            body_limit_bytes: 1024 * 1024,
+            request_timeout_ms: 30_000,
+            trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::XForwardedFor,
+        }
     }
+}
+
+/// Where proxies write who has asked them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ForwardedHeader {
+    XForwardedFor,
+    Forwarded,
+}
+
+impl Http {
+    /// Whom the door believes. Networks that are none have been refused with the other mistakes.
+    pub(crate) fn proxies(&self) -> gateway::Proxies {
+        gateway::Proxies {
+            trusted: self.trusted_proxies.iter().filter_map(|text| network(text)).collect(),
+            header: match self.forwarded_header {
+                ForwardedHeader::XForwardedFor => gateway::ForwardedBy::XForwardedFor,
+                ForwardedHeader::Forwarded => gateway::ForwardedBy::Forwarded,
+            },
+        }
+    }
+}
+
+/// A network, or the one address of which it consists.
+fn network(text: &str) -> Option<ipnet::IpNet> {
+    text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(Into::into))
 }
 
 /// A NATS server that is somebody else's.
@@ -229,6 +263,10 @@ impl Config {
             self.http.bind.parse::<std::net::SocketAddr>().is_ok(),
             format!("http.bind is an IP address and a port such as 127.0.0.1:8787, not '{}'", self.http.bind),
         );
+        for text in &self.http.trusted_proxies {
+            let sentence = format!("http.trusted_proxies has networks such as 10.0.0.0/8, and '{text}' is none");
+            expect(network(text).is_some(), sentence);
+        }
         let development = &self.development;
         if let Err(error) = kernel::TenantId::new(&development.tenant) {
             expect(false, format!("development.tenant: {error}"));
@@ -305,6 +343,7 @@ mod tests {
     fn values_without_sense_are_told_all_at_once() {
         let mut config = Config::default();
         config.http.bind = "localhost".to_owned();
+        config.http.trusted_proxies = vec!["10.0.0.0/8".to_owned(), "10.0.0.0/33".to_owned()];
         config.development.tenant = "a.b".to_owned();
         config.development.principal = "sys".to_owned();
         config.development.token = "short".to_owned();
@@ -312,6 +351,6 @@ mod tests {
         config.executor.deadline_ms = 0;
         config.telemetry.otlp_endpoint = "localhost:4318".to_owned();
         config.telemetry.sample_ratio = 100.0;
-        assert_eq!(config.mistakes().len(), 8, "{:?}", config.mistakes());
+        assert_eq!(config.mistakes().len(), 9, "{:?}", config.mistakes());
     }
 }

@@ -271,6 +271,7 @@ impl Platform {
         let options = HttpOptions {
             body_limit_bytes: config.http.body_limit_bytes,
             request_timeout: Duration::from_millis(config.http.request_timeout_ms),
+            proxies: config.http.proxies(),
         };
         let stop = self.doors.clone();
         self.door_tasks.spawn(async move {

@@ -5,11 +5,13 @@ mod caller;
 pub mod documents;
 mod extract;
 mod fault;
+mod origin;
 
 pub use answer::answer;
 pub use caller::{ANYBODY, Access, Caller, Holder, Level, ME, OPERATE, Signed, SignedIn, covers};
 pub use extract::{AtLeast, Chain, IdempotencyKey, PageQuery, Payload, Query, Segment, name};
 pub use fault::Fault;
+pub use origin::Origin;
 
 /// One page of a list.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]

@@ -1,7 +1,7 @@
 //! The HTTP door: every route behind one stack of layers.
 //!
 //! ```text
-//! request id → trace → panic becomes a problem → time limit → size limit → who asks → route
+//! request id → trace → panic becomes a problem → where from → time limit → size limit → who asks → route
 //! ```
 
 use std::any::Any;
@@ -31,6 +31,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::guard::{self, Guard, Needs};
+use crate::origin::{self, Proxies};
 use crate::routes;
 
 /// A projection that this program knows.
@@ -75,6 +76,8 @@ pub struct HttpOptions {
     pub body_limit_bytes: usize,
     /// Longest time until a response begins. A stream may go on after that.
     pub request_timeout: Duration,
+    /// Who may say that a request comes from somebody else.
+    pub proxies: Proxies,
 }
 
 /// What the door is made of.
@@ -147,6 +150,7 @@ fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router
         .layer(middleware::from_fn_with_state(guard, guard::guard))
         .layer(DefaultBodyLimit::max(options.body_limit_bytes))
         .layer(middleware::from_fn_with_state(options.request_timeout, within_time))
+        .layer(middleware::from_fn_with_state(Arc::new(options.proxies), origin::origin))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(traced))
 }

@@ -10,8 +10,10 @@ pub mod decider;
 mod guard;
 mod http;
 mod openapi;
+mod origin;
 pub mod queue;
 mod routes;
 
 pub use access::{DevelopmentAccess, Nobody};
 pub use http::{HttpOptions, Known, Operations, Parts, serve};
+pub use origin::{ForwardedBy, Proxies};
