@@ -16,6 +16,7 @@ mkdir -p "$folder"
 chmod 700 "$folder"
 secret() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 postgres=$(secret); nats=$(secret); dev=$(secret); sys=$(secret); token=$(secret)
+master=$(head -c 32 /dev/urandom | base64)
 
 printf '*\n' > "$folder/.gitignore"
 printf '%s' "$postgres" > "$folder/postgres_password"
@@ -33,6 +34,9 @@ system_user = "sys"
 system_password = "$sys"
 [postgres]
 url = "postgres://airstream:$postgres@postgres:5432/airstream"
+[identity]
+# Personal data is sealed with it: keep a copy where you keep your backups' keys.
+master_key = "$master"
 [development]
 token = "ast_dev_$token"
 END

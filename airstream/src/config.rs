@@ -24,6 +24,7 @@ pub(crate) struct Config {
     pub(crate) instance: Instance,
     pub(crate) executor: Executor,
     pub(crate) reactor: Reactor,
+    pub(crate) identity: Identity,
     pub(crate) development: Development,
     pub(crate) log: Log,
     pub(crate) telemetry: Telemetry,
@@ -183,7 +184,34 @@ impl Default for Reactor {
     }
 }
 
-/// Who one is until identity exists.
+/// People, tenants, keys.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Identity {
+    pub(crate) master_key: String,
+    pub(crate) master_key_file: Option<PathBuf>,
+    pub(crate) public_url: String,
+    pub(crate) operators: Vec<String>,
+    pub(crate) session_days: u32,
+    pub(crate) idle_days: u32,
+    pub(crate) hashes_at_once: usize,
+}
+
+impl Default for Identity {
+    fn default() -> Identity {
+        Identity {
+            master_key: String::new(),
+            master_key_file: None,
+            public_url: String::new(),
+            operators: Vec::new(),
+            session_days: 30,
+            idle_days: 7,
+            hashes_at_once: 0,
+        }
+    }
+}
+
+/// Who one is on a development stack without signing in.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Development {
@@ -248,7 +276,7 @@ macro_rules! debug_without_secrets {
         })+
     };
 }
-debug_without_secrets!(Nats, Postgres, Development);
+debug_without_secrets!(Nats, Postgres, Identity, Development);
 
 impl Config {
     /// What types cannot say: one sentence per value that makes no sense.
@@ -286,6 +314,33 @@ impl Config {
         expect(
             development.token.chars().all(|c| c.is_ascii_graphic()),
             "development.token may have visible ASCII characters only".to_owned(),
+        );
+        let ours = &self.identity;
+        if !ours.master_key.is_empty()
+            && let Err(error) = vault::MasterKey::parse(&ours.master_key)
+        {
+            expect(false, format!("identity.master_key: {error}"));
+        }
+        expect(
+            ours.master_key.is_empty() || ours.master_key_file.is_none(),
+            "identity.master_key and identity.master_key_file are two ways to say the same: choose one".to_owned(),
+        );
+        let url = &ours.public_url;
+        expect(
+            url.is_empty()
+                || (["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) && !url.ends_with('/')),
+            format!(
+                "identity.public_url is a URL without a slash at its end, such as https://air.example, not '{url}'"
+            ),
+        );
+        for operator in &ours.operators {
+            if let Err(error) = identity::names::Email::parse(operator) {
+                expect(false, format!("identity.operators: '{operator}': {error}"));
+            }
+        }
+        expect(
+            (1..=3650).contains(&ours.session_days) && (1..=3650).contains(&ours.idle_days),
+            "identity.session_days and identity.idle_days are between 1 and 3650".to_owned(),
         );
         expect(
             matches!(self.nats.replicas, 1 | 3 | 5),

@@ -14,6 +14,7 @@ mod failure;
 mod input;
 mod listen;
 mod logging;
+mod master_key;
 mod output;
 mod paths;
 mod platform;

@@ -4,6 +4,7 @@ mod access;
 mod demo;
 mod durability;
 mod fold;
+mod identity;
 mod leases;
 mod metrics;
 mod projections;
@@ -13,18 +14,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::projections::commits::PgCommitIndex;
+use ::projections::mail::Outbox;
 use ::projections::{Database, PgEffects, PgSnapshots, migrate};
 use anyhow::Context;
-use gateway::{DevelopmentAccess, HttpOptions, Parts};
-use kernel::{PrincipalId, TenantId};
+use gateway::{HttpOptions, Parts};
+use kernel::TenantId;
 use nats::{Connection, Credentials, JetStreamLog, WorkQueue, topology};
-use rest::Access;
 use runtime::forward::Routed;
 use runtime::lease::Leases;
 use runtime::{Commands, EffectStore, Executor, Log, Registry, SnapshotCache, react};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use vault::MasterKey;
 use workflows::reactor::Steps;
 use workflows::work::{Tasks, WorkDoor};
 
@@ -42,6 +44,14 @@ pub(crate) struct Addresses {
     pub(crate) system_user: String,
     pub(crate) system_password: String,
     pub(crate) postgres_url: String,
+}
+
+/// What nobody may know.
+pub(crate) struct Secrets {
+    /// Whoever has it operates a development stack; empty: nobody.
+    pub(crate) token: String,
+    /// Wraps all keys of people. The doors need it.
+    pub(crate) master: Option<MasterKey>,
 }
 
 /// What the start has got to.
@@ -77,6 +87,7 @@ pub(crate) struct Platform {
 struct Doors<'a> {
     config: &'a Config,
     token: &'a str,
+    master: &'a MasterKey,
     connection: &'a Connection,
     log: &'a Arc<dyn Log>,
     work: &'a WorkDoor,
@@ -91,8 +102,13 @@ fn registry() -> Registry {
         .with::<gateway::decider::Inbox>()
         .with::<workflows::definition::Workflow>()
         .with_prepared::<workflows::run::Run>(workflows::start::Resolve::default())
+        .with::<::identity::person::People>()
+        .with::<::identity::tenant::Tenants>()
+        .with::<::identity::key::Keys>()
         .with_snapshots::<workflows::definition::Workflow>()
         .with_snapshots::<workflows::run::Run>()
+        .with_snapshots::<::identity::person::People>()
+        .with_snapshots::<::identity::tenant::Tenants>()
 }
 
 impl Platform {
@@ -102,7 +118,7 @@ impl Platform {
         addresses: &Addresses,
         roles: Roles,
         demo: bool,
-        token: &str,
+        secrets: &Secrets,
         on_step: &(dyn Fn(Step) + Send + Sync),
     ) -> anyhow::Result<Self> {
         // A door that cannot open should say so before anything else has moved.
@@ -202,7 +218,8 @@ impl Platform {
         if let Some(listener) = listener {
             let doors = Doors {
                 config,
-                token,
+                token: &secrets.token,
+                master: secrets.master.as_ref().context("the doors need identity.master_key")?,
                 connection: &connection,
                 log: &log,
                 work: &work,
@@ -225,13 +242,22 @@ impl Platform {
     }
 
     async fn open_doors(&mut self, listener: TcpListener, doors: Doors<'_>) -> anyhow::Result<()> {
-        let Doors { config, token, connection, log, work, commands, leases } = doors;
-        let access: Arc<dyn Access> = Arc::new(DevelopmentAccess::new(
-            TenantId::new(&config.development.tenant)?,
-            PrincipalId::new(&config.development.principal)?,
-            token.to_owned(),
-            Arc::new(gateway::Nobody::default()),
-        ));
+        let Doors { config, token, master, connection, log, work, commands, leases } = doors;
+        let http = listener.local_addr()?;
+        let vault = identity::vault(&self.database, master);
+        let outbox = Outbox::new(&self.database, vault.clone());
+        let ground = identity::Ground {
+            config,
+            master,
+            database: &self.database,
+            executor: &self.executor,
+            commands,
+            log,
+            outbox: &outbox,
+            vault: &vault,
+            http,
+        };
+        let (accounts, access) = identity::start(ground, token, &self.consumer_tasks, &self.consumers).await?;
         let here: Arc<dyn Commands> = Arc::new(self.executor.clone());
         let for_peers = nats::serve_peers(connection, leases.instance(), here, self.doors.clone());
         self.door_tasks.spawn(for_peers.await.context("the door for other instances cannot open")?);
@@ -251,7 +277,7 @@ impl Platform {
             self.doors.clone(),
         ));
 
-        self.http = Some(listener.local_addr()?);
+        self.http = Some(http);
         let parts = Parts {
             executor: self.executor.clone(),
             commands: Arc::clone(commands),
@@ -266,7 +292,10 @@ impl Platform {
                 connection.clone(),
                 self.database.clone(),
             ),
-            services: vec![workflows::routes::router(Arc::clone(commands), self.database.clone())],
+            services: vec![
+                workflows::routes::router(Arc::clone(commands), self.database.clone()),
+                ::identity::routes::router(accounts),
+            ],
         };
         let options = HttpOptions {
             body_limit_bytes: config.http.body_limit_bytes,

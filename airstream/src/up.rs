@@ -13,12 +13,12 @@ use embedded::Stack;
 use crate::commands::Context;
 use crate::config::{Config, Flag};
 use crate::failure::{Exit, Failure, Outcome};
-use crate::platform::{self, Addresses, Platform};
+use crate::platform::{self, Addresses, Platform, Secrets};
 use crate::roles::Roles;
 use crate::signals::Signals;
 use crate::state_file::{NatsLogin, Running};
 use crate::traces::Traces;
-use crate::{detach, listen, logging, paths, process, token};
+use crate::{detach, listen, logging, master_key, paths, process, token};
 
 pub(crate) use banner::Banner;
 
@@ -189,7 +189,8 @@ async fn start(context: &Context<'_>, arguments: &Arguments, mut config: Config,
     let token = token::of(&config.development.token, &data_dir)?;
     let addresses = addresses(&config, &stack);
     let on_step = |step| banner.step(&step);
-    let platform = Platform::start(&config, &addresses, Roles::all(), arguments.demo, &token, &on_step).await?;
+    let secrets = Secrets { token: token.clone(), master: Some(master_key::of(&config, &data_dir)?) };
+    let platform = Platform::start(&config, &addresses, Roles::all(), arguments.demo, &secrets, &on_step).await?;
     let running = running(&config, &stack, &addresses, &platform, token);
     running.write(&data_dir)?;
     if let Some(ready_file) = &arguments.detached {

@@ -5,17 +5,20 @@ mod credentials;
 mod handles;
 mod keys;
 mod sessions;
+mod signing;
 
 pub use codes::{Codes, NewCode, Pace};
 pub use credentials::{Credentials, CredentialsRow};
 pub use handles::{Claim, Handles, Kind, OLD_AFTER_SECONDS};
 pub use keys::PgKeyring;
 pub use sessions::{GRACE_SECONDS, NewSession, Refreshed, SessionRow, Sessions};
+pub use signing::{SigningKeyRow, SigningKeys};
 
 /// Every statement, for the test that prepares them.
 pub(crate) const STATEMENTS: &[&str] = &[
     codes::KEEP_CODE,
     codes::USE_CODE,
+    codes::PEEK_CODE,
     codes::VOID_CODES,
     codes::ERASE_CODES,
     codes::SWEEP_CODES,
@@ -44,11 +47,16 @@ pub(crate) const STATEMENTS: &[&str] = &[
     keys::GET,
     keys::GET_OR_KEEP,
     keys::DESTROY,
+    signing::LIST,
+    signing::ADD,
+    signing::RETIRE,
     sessions::OPEN,
     sessions::LOCK,
     sessions::ROTATE,
     sessions::END,
     sessions::END_ALL,
     sessions::OF_PERSON,
+    sessions::LIVE,
+    sessions::CHOOSE,
     sessions::SWEEP,
 ];

@@ -22,10 +22,12 @@ pub mod mail;
 mod migrate;
 mod projector;
 mod rebuild;
+mod row;
 pub mod runs;
 mod snapshots;
 pub mod statements;
 pub mod status;
+pub mod tenants;
 pub mod workflows;
 
 pub use at_least::{NotReached, wait_until};

@@ -30,6 +30,7 @@ pub fn migrations() -> Vec<(&'static str, &'static str, &'static str)> {
         "0008" "folds",
         "0009" "identity",
         "0010" "mail",
+        "0011" "tenants",
     }
     .to_vec()
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     backup, commits, effects, examine, identity, inbox, leases, lot, machinery, mail, rebuild, runs, snapshots, status,
-    workflows,
+    tenants, workflows,
 };
 
 /// Each statement with the schema that its unqualified names stand in.
@@ -55,6 +55,17 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("workflows_v1", workflows::UPSERT),
         ("public", workflows::LIST),
         ("public", workflows::GET),
+        ("tenants_v1", tenants::CREATE),
+        ("tenants_v1", tenants::RENAME),
+        ("tenants_v1", tenants::CLOSE),
+        ("tenants_v1", tenants::JOIN),
+        ("tenants_v1", tenants::CHANGE_ROLE),
+        ("tenants_v1", tenants::LEAVE),
+        ("tenants_v1", tenants::INVITE),
+        ("tenants_v1", tenants::UNINVITE),
+        ("public", tenants::OF_PERSON),
+        ("public", tenants::MEMBERS),
+        ("public", tenants::INVITES),
         ("runs_v1", runs::LOAD_RUNS),
         ("runs_v1", runs::LOAD_STEPS),
         ("runs_v1", runs::STORE_RUNS),

@@ -39,6 +39,7 @@ impl World {
             ("AIRSTREAM__NATS__PASSWORD", nats.password.clone().unwrap()),
             ("AIRSTREAM__POSTGRES__URL", stack.postgres().url.clone()),
             ("AIRSTREAM__DEVELOPMENT__TOKEN", TOKEN.to_owned()),
+            ("AIRSTREAM__IDENTITY__MASTER_KEY", "dGhlLW1hc3Rlci1rZXktb2YtdGhlLXRlc3RzLTMyLWI=".to_owned()),
             ("AIRSTREAM__LOG__FORMAT", "text".to_owned()),
         ];
         let airstreams = [0, 1].map(|number| Airstream::start(folder.path(), number, &environment));

@@ -39,6 +39,7 @@ impl Shared {
             .env("AIRSTREAM__NATS__PASSWORD", &self.servers.credentials.password)
             .env("AIRSTREAM__POSTGRES__URL", &self.servers.postgres_url)
             .env("AIRSTREAM__DEVELOPMENT__TOKEN", "a-token-for-tests")
+            .env("AIRSTREAM__IDENTITY__MASTER_KEY", "dGhlLW1hc3Rlci1rZXktb2YtdGhlLXRlc3RzLTMyLWI=")
             .env("AIRSTREAM__INSTANCE__LEASE_MS", self.lease_ms.to_string());
         command
     }

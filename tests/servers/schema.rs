@@ -50,6 +50,7 @@ fn released_migrations_have_not_been_edited() {
         0007_create_snapshots 26f52e62a5f1cc13
         0008_folds 5ab3a8cb0755722d
         0009_identity 2e9def2c97f78723
-        0010_mail b4dd24cddc23411b"#]]
+        0010_mail b4dd24cddc23411b
+        0011_tenants 783674457ee2cfe1"#]]
     .assert_eq(&found.join("\n"));
 }

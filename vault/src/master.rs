@@ -38,6 +38,22 @@ impl MasterKey {
         STANDARD.encode(random::<KEY_BYTES>())
     }
 
+    /// Wraps a secret that is kept in a database under a name: it can be unwrapped under that name only.
+    #[must_use]
+    pub fn wrap_secret(&self, name: &str, secret: &[u8]) -> Vec<u8> {
+        let nonce = random();
+        let mut wrapped = nonce.to_vec();
+        wrapped.extend(self.wrapping.seal(nonce, format!("secret {name}").as_bytes(), secret));
+        wrapped
+    }
+
+    /// What [`MasterKey::wrap_secret`] wrapped; `None`: by another master key, or under another name.
+    #[must_use]
+    pub fn unwrap_secret(&self, name: &str, wrapped: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, sealed) = wrapped.split_first_chunk()?;
+        self.wrapping.open(*nonce, format!("secret {name}").as_bytes(), sealed)
+    }
+
     /// A key for a purpose, that tells nothing about this one.
     pub(crate) fn derived(&self, purpose: &str) -> hmac::Tag {
         hmac::sign(&self.root, format!("airstream digest 1 {purpose}").as_bytes())

@@ -3,11 +3,11 @@
 use super::Context;
 use crate::config::{Config, Flag};
 use crate::failure::{Failure, Outcome};
-use crate::platform::{Addresses, Platform, Step};
+use crate::platform::{Addresses, Platform, Secrets, Step};
 use crate::roles::Roles;
 use crate::signals::Signals;
 use crate::traces::Traces;
-use crate::{listen, logging};
+use crate::{listen, logging, master_key};
 
 /// The flags of `serve`.
 #[derive(Debug, Clone, clap::Args)]
@@ -34,17 +34,20 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &Arguments) -> Outcome
     let addresses = addresses(&config)?;
     if arguments.roles.api {
         listen::exactly(&config.http.bind)?;
-        if config.development.token.is_empty() {
-            return Err(Failure::usage("the HTTP door needs a token, and development.token is empty").hint(
-                "set AIRSTREAM__DEVELOPMENT__TOKEN to a secret of at least 16 characters, or leave the role `api` out",
-            ));
-        }
     }
+    let master = master_key::configured(&config)?;
+    if arguments.roles.api && master.is_none() {
+        return Err(Failure::usage("the doors need the master key, and identity.master_key is empty").hint(
+            "set AIRSTREAM__IDENTITY__MASTER_KEY (make one with `head -c 32 /dev/urandom | base64`, and keep it: without \
+             it personal data cannot be read), or leave the role `api` out",
+        ));
+    }
+    let secrets = Secrets { token: config.development.token.clone(), master };
     let traces = Traces::start(&config.telemetry)?;
     logging::to_stderr(&config.log, context.console.verbose(), &traces);
     let mut signals = Signals::new()?;
     let platform = tokio::select! {
-        started = Platform::start(&config, &addresses, arguments.roles, false, &config.development.token, &log_step) => started?,
+        started = Platform::start(&config, &addresses, arguments.roles, false, &secrets, &log_step) => started?,
         () = signals.next() => return Ok(()),
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), instance = platform.instance(), "ready");

@@ -7,7 +7,7 @@ use super::Loaded;
 use super::layers::{defaults, known_keys};
 use crate::failure::Outcome;
 
-const SECRETS: [&str; 3] = ["nats.password", "nats.system_password", "development.token"];
+const SECRETS: [&str; 4] = ["nats.password", "nats.system_password", "identity.master_key", "development.token"];
 
 /// One key.
 pub(crate) struct Shown {

@@ -11,6 +11,7 @@ use projections::backup::refill;
 use projections::commits::Commits;
 use projections::inbox::Inbox;
 use projections::runs::Runs;
+use projections::tenants::Tenants;
 use projections::workflows::Workflows;
 use projections::{Database, Fold, Progress, Projector, RolledBack, lease, rebuild, roll_back, run, schema, verify};
 use runtime::Log;
@@ -30,6 +31,7 @@ fn each(visitor: &mut impl EachProjector) {
     visitor.visit::<Workflows>();
     visitor.visit::<Runs>();
     visitor.visit::<Inbox>();
+    visitor.visit::<Tenants>();
 }
 
 struct Start<'a> {

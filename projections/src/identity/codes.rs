@@ -14,6 +14,9 @@ pub(crate) const USE_CODE: &str = "
     UPDATE identity.codes SET used_at = now()
     WHERE digest = $1 AND purpose = $2 AND used_at IS NULL AND expires_at > now()
     RETURNING person, detail";
+pub(crate) const PEEK_CODE: &str = "
+    SELECT person, detail FROM identity.codes
+    WHERE digest = $1 AND purpose = $2 AND used_at IS NULL AND expires_at > now()";
 pub(crate) const VOID_CODES: &str =
     "UPDATE identity.codes SET used_at = now() WHERE person = $1 AND purpose = $2 AND used_at IS NULL";
 pub(crate) const ERASE_CODES: &str = "DELETE FROM identity.codes WHERE person = $1";
@@ -93,6 +96,15 @@ impl Codes {
     pub async fn take(&self, digest: &[u8], purpose: &str) -> Result<Option<(Option<String>, Value)>, Failure> {
         let taken = sqlx::query_as(USE_CODE).bind(digest).bind(purpose).fetch_optional(&self.pool).await;
         taken.map_err(Failure::attempting("use a code"))
+    }
+
+    /// As [`Codes::take`], and the code goes on: for what may be done twice, and is to be done before the code is spent.
+    ///
+    /// # Errors
+    /// When Postgres cannot be asked.
+    pub async fn peek(&self, digest: &[u8], purpose: &str) -> Result<Option<(Option<String>, Value)>, Failure> {
+        let found = sqlx::query_as(PEEK_CODE).bind(digest).bind(purpose).fetch_optional(&self.pool).await;
+        found.map_err(Failure::attempting("look at a code"))
     }
 
     /// Makes all codes of a person for a purpose worthless.

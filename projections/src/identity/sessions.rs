@@ -27,6 +27,11 @@ pub(crate) const END_ALL: &str = "
 pub(crate) const OF_PERSON: &str = "
     SELECT session, amr, origin, tenant, created_at, seen_at, expires_at FROM identity.sessions
     WHERE person = $1 AND ended_at IS NULL AND expires_at > now() ORDER BY created_at DESC";
+pub(crate) const LIVE: &str = "
+    SELECT person FROM identity.sessions WHERE session = $1 AND ended_at IS NULL AND expires_at > now()";
+pub(crate) const CHOOSE: &str = "
+    UPDATE identity.sessions SET tenant = $3 WHERE session = $1 AND person = $2 AND ended_at IS NULL
+    RETURNING amr, auth_time";
 pub(crate) const SWEEP: &str = "
     DELETE FROM identity.sessions WHERE ctid = ANY(ARRAY(
         SELECT ctid FROM identity.sessions WHERE expires_at < now() - interval '30 days' LIMIT 1000))";
@@ -185,6 +190,29 @@ impl Sessions {
     pub async fn end_all(&self, person: &str, keep: Option<&str>, reason: &str) -> Result<Vec<String>, Failure> {
         let ended = sqlx::query_scalar(END_ALL).bind(person).bind(keep).bind(reason).fetch_all(&self.pool).await;
         ended.map_err(Failure::attempting("end all sessions"))
+    }
+
+    /// Whose session this is, as long as it goes on.
+    ///
+    /// # Errors
+    /// When Postgres cannot be asked.
+    pub async fn holder(&self, session: &str) -> Result<Option<String>, Failure> {
+        let found = sqlx::query_scalar(LIVE).bind(session).fetch_optional(&self.pool).await;
+        found.map_err(Failure::attempting("look for a session"))
+    }
+
+    /// Chooses the tenant that a session works in: how and when its holder showed who they are, or nothing when it is over.
+    ///
+    /// # Errors
+    /// When Postgres cannot be asked.
+    pub async fn choose(
+        &self,
+        person: &str,
+        session: &str,
+        tenant: Option<&str>,
+    ) -> Result<Option<(Vec<String>, Timestamp)>, Failure> {
+        let chosen = sqlx::query_as(CHOOSE).bind(session).bind(person).bind(tenant).fetch_optional(&self.pool).await;
+        chosen.map_err(Failure::attempting("choose a session's tenant"))
     }
 
     /// The sessions of a person that go on, the newest first.

@@ -3,10 +3,13 @@
 //! Signing is Ed25519 only. Providers sign with RS256 or ES256; nothing else is verified, and no algorithm with a shared
 //! secret exists here, so a public key can never be taken for one.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{ErrorKind, Result};
 use jsonwebtoken::signature::{Error, Signer, Verifier};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, EncodingKey};
+use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, Ed25519KeyPair, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents,
     UnparsedPublicKey,
@@ -14,6 +17,14 @@ use ring::signature::{
 
 static PROVIDER: CryptoProvider =
     CryptoProvider { signer_factory: signer, verifier_factory: verifier, key_utils: KeyUtils::new_unimplemented() };
+
+/// A secret that nobody can guess, 192 bits, with letters before it by which people and scanners recognise it.
+pub(crate) fn secret(prefix: &str) -> String {
+    let mut bytes = [0; 24];
+    // The operating system gives random bytes, or nothing here works.
+    SystemRandom::new().fill(&mut bytes).expect("random bytes");
+    format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes))
+}
 
 /// Makes the library use these. Any number of times.
 pub(crate) fn install() {

@@ -4,11 +4,17 @@
 //! What happened is events; what changes hands quickly (passwords, codes, sessions, tokens) is state under locks in Postgres
 //! and is never decided from a view that may lag.
 
+pub mod access;
+pub mod accounts;
 mod crypto;
+pub mod follow;
 pub mod key;
 pub mod names;
 pub mod password;
 pub mod person;
+mod recent;
 pub mod refresh;
+pub mod routes;
+pub mod signing;
 pub mod tenant;
 pub mod token;

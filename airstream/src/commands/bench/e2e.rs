@@ -25,7 +25,7 @@ use super::report::{Measured, Reach};
 use super::rounds::Samples;
 use super::rows::schema;
 use crate::output::Console;
-use crate::platform::Platform;
+use crate::platform::{Platform, Secrets};
 use crate::roles::Roles;
 
 /// The flags of `e2e`.
@@ -64,7 +64,9 @@ struct Accepted {
 pub(super) async fn measure(console: &Console, place: &Place, arguments: &Arguments) -> anyhow::Result<Vec<Measured>> {
     let mut config = place.config.clone();
     config.http.bind = "127.0.0.1:0".to_owned();
-    let platform = Platform::start(&config, &place.addresses, Roles::all(), false, "", &|_| {}).await?;
+    let master = vault::MasterKey::parse(&vault::MasterKey::generate())?;
+    let secrets = Secrets { token: String::new(), master: Some(master) };
+    let platform = Platform::start(&config, &place.addresses, Roles::all(), false, &secrets, &|_| {}).await?;
     let found = under_load(console, place, arguments).await;
     platform.stop().await;
     found

@@ -1,0 +1,89 @@
+//! Who somebody is: accounts, access, and what follows the log for them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use gateway::DevelopmentAccess;
+use identity::access::PlatformAccess;
+use identity::accounts::{Accounts, Lifetimes, Parts};
+use identity::names::Email;
+use identity::password::Hasher;
+use identity::signing::{Names, Signing};
+use kernel::{PrincipalId, TenantId};
+use projections::Database;
+use projections::identity::PgKeyring;
+use projections::mail::Outbox;
+use rest::Access;
+use runtime::{Commands, Executor, Log};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use vault::{MasterKey, Vault};
+
+use crate::config::Config;
+
+/// So long somebody waits for their password to be checked, when many others are checked at the same time.
+const WAITING: Duration = Duration::from_secs(5);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What identity stands on.
+pub(super) struct Ground<'a> {
+    pub(super) config: &'a Config,
+    pub(super) master: &'a MasterKey,
+    pub(super) database: &'a Database,
+    pub(super) executor: &'a Executor,
+    pub(super) commands: &'a Arc<dyn Commands>,
+    pub(super) log: &'a Arc<dyn Log>,
+    pub(super) outbox: &'a Outbox,
+    pub(super) vault: &'a Vault,
+    pub(super) http: SocketAddr,
+}
+
+/// Opens and seals what is personal.
+pub(super) fn vault(database: &Database, master: &MasterKey) -> Vault {
+    Vault::new(master.clone(), Arc::new(PgKeyring::new(database)))
+}
+
+/// Accounts, and who may come in.
+pub(super) async fn start(
+    ground: Ground<'_>,
+    token: &str,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<(Accounts, Arc<dyn Access>)> {
+    let Ground { config, master, database, executor, commands, log, outbox, vault, http } = ground;
+    let settings = &config.identity;
+    let issuer = match settings.public_url.as_str() {
+        "" => format!("http://{http}"),
+        url => url.to_owned(),
+    };
+    let names = Names { audience: format!("{issuer}/v1"), issuer };
+    let signing = Arc::new(Signing::load(database, master, names).await.context("access tokens cannot be signed")?);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let at_once = if settings.hashes_at_once == 0 { cores } else { settings.hashes_at_once };
+    let accounts = Accounts::new(Parts {
+        commands: Arc::clone(commands),
+        executor: executor.clone(),
+        database: database.clone(),
+        master: master.clone(),
+        vault: vault.clone(),
+        hasher: Hasher::new(at_once, WAITING),
+        signing: Arc::clone(&signing),
+        outbox: outbox.clone(),
+        lifetimes: Lifetimes { session: DAY * settings.session_days, idle: DAY * settings.idle_days },
+    });
+    tasks.spawn(signing.keep(stop.clone()));
+    tasks.spawn(identity::follow::follow(accounts.clone(), Arc::clone(log), stop.clone()));
+    let operators: Result<Vec<Email>, _> = settings.operators.iter().map(|text| Email::parse(text)).collect();
+    let operators = operators.map_err(|error| anyhow::anyhow!("identity.operators: {error}"))?;
+    let people: Arc<dyn Access> = Arc::new(PlatformAccess::new(accounts.clone(), operators));
+    let development = &config.development;
+    let access = DevelopmentAccess::new(
+        TenantId::new(&development.tenant)?,
+        PrincipalId::new(&development.principal)?,
+        token.to_owned(),
+        people,
+    );
+    Ok((accounts, Arc::new(access)))
+}

@@ -1,0 +1,185 @@
+//! Registering. The answer is the same, and takes as long, whether or not the address has an account already: whoever owns
+//! the address learns by mail which of both it was.
+
+use std::time::Duration;
+
+use kernel::{CommandId, Problem};
+use projections::identity::{Claim, Kind, NewCode};
+use projections::mail::Mail;
+use rest::Origin;
+use runtime::clock;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{Accounts, Inner};
+use crate::names::{Email, Username};
+use crate::password::Password;
+use crate::person::{PASSWORD, Register, State};
+
+/// Answers that may not tell by their time what happened come at multiples of this after they were asked for.
+pub(crate) const BEAT: Duration = Duration::from_millis(400);
+/// How long a link to confirm an address works.
+const CONFIRM_SECONDS: f64 = 86_400.0;
+pub(crate) const CONFIRM: &str = "confirm-email";
+
+/// What somebody typed to register.
+#[derive(Debug)]
+pub struct Registration {
+    /// Their address.
+    pub email: Email,
+    /// A name to log in by.
+    pub username: Option<Username>,
+    /// The password.
+    pub password: Password,
+    /// What they are called.
+    pub name: Option<String>,
+    /// The caller's idempotency key.
+    pub key: Option<CommandId>,
+}
+
+/// Waits for the next beat after `began`.
+pub(crate) async fn on_the_beat(began: Instant) {
+    let beats = began.elapsed().as_millis() / BEAT.as_millis() + 1;
+    tokio::time::sleep_until(began + BEAT * u32::try_from(beats).unwrap_or(u32::MAX)).await;
+}
+
+impl Accounts {
+    /// Registers, or tells the owner of the address by mail that somebody tried to.
+    ///
+    /// # Errors
+    /// 422 for a weak password, 429, 503. Never whether there is an account.
+    pub async fn register(&self, wanted: Registration, from: &Origin) -> Result<(), Problem> {
+        let began = Instant::now();
+        self.count_from("register", from).await?;
+        let username = wanted.username.as_ref().map_or("", Username::typed);
+        let context = ["airstream", wanted.email.typed(), username, wanted.name.as_deref().unwrap_or_default()];
+        wanted.password.check(&context).map_err(|reason| Problem::new(422, "weak_password", reason))?;
+        let hash = self.hasher.hash(wanted.password.clone()).await?;
+        let done = self.enter(&wanted, &hash).await;
+        on_the_beat(began).await;
+        done
+    }
+}
+
+impl Inner {
+    async fn enter(&self, wanted: &Registration, hash: &str) -> Result<(), Problem> {
+        let email = self.digests.email.digest(wanted.email.normal().as_bytes());
+        let person = match &wanted.key {
+            Some(key) => clock::derived_id("usr_", &format!("{key} {}", wanted.email.normal())),
+            None => clock::fresh_id("usr_"),
+        };
+        if let Err(holder) = self.claim(Kind::Email, &email, &person).await? {
+            return self.tell_holder(&holder, &wanted.email).await;
+        }
+        let username = match &wanted.username {
+            None => None,
+            Some(username) => {
+                let digest = self.digests.username.digest(username.normal().as_bytes());
+                let claimed = self.claim(Kind::Username, &digest, &person).await?.is_ok();
+                claimed.then_some((username, digest))
+            }
+        };
+        self.credentials.enrol(&person, Some(hash)).await?;
+        let sealed = |field, text| self.seal(&person, field, text);
+        let registered = events::person::Registered {
+            email: sealed("email", wanted.email.typed()).await?,
+            username: match &username {
+                Some((username, _)) => Some(sealed("username", username.typed()).await?),
+                None => None,
+            },
+            name: match wanted.name.as_deref().map(str::trim).filter(|name| !name.is_empty()) {
+                Some(name) => Some(sealed("name", name).await?),
+                None => None,
+            },
+            method: PASSWORD.to_owned(),
+        };
+        let register = Register { person: registered, link: None, email_confirmed: false };
+        self.record(&person, "register", &register, &format!("{person}.register")).await?;
+        self.handles.hold(Kind::Email, &email, &person).await?;
+        if let Some((_, digest)) = &username {
+            self.handles.hold(Kind::Username, digest, &person).await?;
+        }
+        let lost = wanted.username.is_some() && username.is_none();
+        self.send_confirmation(&person, &wanted.email, lost).await
+    }
+
+    /// Claims something that one person can have. Inside, `Err`: who has it.
+    pub(crate) async fn claim(&self, kind: Kind, digest: &[u8], person: &str) -> Result<Result<(), String>, Problem> {
+        // Whoever claims at the same time as another claimant has given up comes round once more.
+        for _ in 0..3 {
+            match self.handles.claim(kind, digest, person).await? {
+                Claim::Ours => return Ok(Ok(())),
+                Claim::Held { person } | Claim::Claimed { person, old: false } => return Ok(Err(person)),
+                Claim::Claimed { person: other, old: true } => {
+                    if matches!(self.state(&other).await?, State::Registered(_)) {
+                        self.handles.hold(kind, digest, &other).await?;
+                        return Ok(Err(other));
+                    }
+                    self.handles.take_over(kind, digest, &other, person).await?;
+                }
+            }
+        }
+        Err(Problem::busy("Somebody else is registering the same right now.", 1_000))
+    }
+
+    /// The address has an account: its owner hears of it, nobody else does.
+    async fn tell_holder(&self, holder: &str, email: &Email) -> Result<(), Problem> {
+        match self.person(holder).await? {
+            // Whoever did not confirm yet has lost the mail, probably.
+            Some(person) if !person.email_confirmed => self.send_confirmation(holder, email, false).await,
+            Some(_) if self.may_mail(email.normal()).await? => {
+                let text = "Somebody tried to register an Airstream account with this address. It has one already.\n\n\
+                            If it was you: log in, or ask for a new password. If it was not, there is nothing to do.\n";
+                self.mail(holder, email.typed(), "account-exists", "You have an account already", text).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends a code that shows that the address is theirs.
+    pub(super) async fn send_confirmation(&self, person: &str, email: &Email, lost: bool) -> Result<(), Problem> {
+        if !self.may_mail(email.normal()).await? {
+            return Ok(());
+        }
+        let code = crate::crypto::secret("aco_");
+        let kept = NewCode {
+            digest: self.digests.code.digest(code.as_bytes()),
+            purpose: CONFIRM,
+            person: Some(person.to_owned()),
+            detail: json!({}),
+            lifetime_seconds: CONFIRM_SECONDS,
+        };
+        self.codes.keep(&kept).await?;
+        let note = match lost {
+            true => "\nThe username that you asked for belongs to somebody else; choose another one in your profile.\n",
+            false => "",
+        };
+        let text = format!(
+            "Confirm that this address is yours with this code, within a day:\n\n    {code}\n\n\
+             In a terminal: airstream login --confirm {code}\n\
+             Over HTTP:     POST /v1/auth/verify-email {{\"code\": \"{code}\"}}\n{note}\n\
+             If you did not register, ignore this message.\n"
+        );
+        self.mail(person, email.typed(), "confirm-email", "Confirm your e-mail address", &text).await
+    }
+
+    /// Puts a message to a person into the outbox.
+    pub(crate) async fn mail(
+        &self,
+        person: &str,
+        to: &str,
+        kind: &'static str,
+        subject: &str,
+        text: &str,
+    ) -> Result<(), Problem> {
+        let mail = Mail {
+            id: clock::fresh_id("mail_"),
+            to: to.to_owned(),
+            kind,
+            subject: subject.to_owned(),
+            text: text.to_owned(),
+            about: Some(person.to_owned()),
+        };
+        Ok(self.outbox.put(mail).await?)
+    }
+}

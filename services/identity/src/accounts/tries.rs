@@ -1,0 +1,57 @@
+//! How often something may be tried that can be guessed, or that sends mail to people.
+//!
+//! Nobody can lock somebody else out: one's own address has tries of its own for each account. Only an attack from many
+//! addresses on one account slows that account down for everybody.
+
+use kernel::Problem;
+use projections::identity::Pace;
+use rest::Origin;
+
+use super::Inner;
+
+/// From one address on one account.
+const PAIR: Pace = Pace { burst: 5, every_seconds: 30.0 };
+/// On one account, from wherever.
+const ACCOUNT: Pace = Pace { burst: 30, every_seconds: 10.0 };
+/// From one address, on whatever.
+const ADDRESS: Pace = Pace { burst: 100, every_seconds: 1.0 };
+/// Mail to one address.
+const MAIL: Pace = Pace { burst: 5, every_seconds: 300.0 };
+
+impl Inner {
+    /// Counts a try to sign in as `who` from `from`.
+    pub(super) async fn count_try(&self, what: &str, who: &str, from: &Origin) -> Result<(), Problem> {
+        self.count(&format!("{what} pair {who} {}", from.network()), PAIR).await?;
+        self.count(&format!("{what} account {who}"), ACCOUNT).await?;
+        self.count_from(what, from).await
+    }
+
+    /// Counts a try from an address.
+    pub(super) async fn count_from(&self, what: &str, from: &Origin) -> Result<(), Problem> {
+        self.count(&format!("{what} address {}", from.network()), ADDRESS).await
+    }
+
+    /// Whoever was right has not been guessing, at this place.
+    pub(super) async fn forgive(&self, what: &str, who: &str, from: &Origin) -> Result<(), Problem> {
+        let pair = self.digests.attempt.digest(format!("{what} pair {who} {}", from.network()).as_bytes());
+        Ok(self.codes.forgive(&pair).await?)
+    }
+
+    /// Whether another mail may go to an address. Nobody is told: there may be no account.
+    pub(super) async fn may_mail(&self, address: &str) -> Result<bool, Problem> {
+        let digest = self.digests.attempt.digest(format!("mail {address}").as_bytes());
+        Ok(self.codes.attempt(&digest, MAIL).await?.is_ok())
+    }
+
+    async fn count(&self, what: &str, pace: Pace) -> Result<(), Problem> {
+        let digest = self.digests.attempt.digest(what.as_bytes());
+        match self.codes.attempt(&digest, pace).await? {
+            Ok(()) => Ok(()),
+            Err(again_at) => {
+                let wait = (again_at - runtime::clock::now()).num_milliseconds().max(1_000);
+                let detail = "Too many tries. Wait, or set a new password by mail.";
+                Err(Problem::new(429, "too_many_tries", detail).retry_after(wait.unsigned_abs()))
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Hears on the log what has changed, so that what was remembered is forgotten: on every instance, within milliseconds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use events::{key, person, tenant};
+use futures::StreamExt;
+use futures::stream::{BoxStream, select_all};
+use kernel::{Category, Commit, StreamName};
+use runtime::{Filter, Log, LogError, Recorded};
+use tokio_util::sync::CancellationToken;
+
+use crate::accounts::Accounts;
+
+/// How long until a read that broke is begun again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Follows the log until `stop`.
+pub async fn follow(accounts: Accounts, log: Arc<dyn Log>, stop: CancellationToken) {
+    let following = async {
+        loop {
+            if let Err(error) = once(&accounts, &log).await {
+                tracing::warn!(%error, "identity does not hear the log; what is remembered lasts 30 seconds at most");
+            }
+            // Whatever happened meanwhile was not heard.
+            accounts.memory.forget_all();
+            tokio::time::sleep(AGAIN).await;
+        }
+    };
+    let _: Option<()> = stop.run_until_cancelled(following).await;
+}
+
+type Commits = BoxStream<'static, Result<Recorded, LogError>>;
+
+async fn once(accounts: &Accounts, log: &Arc<dyn Log>) -> Result<(), LogError> {
+    let head = log.head().await?;
+    let mut readers: Vec<Commits> = Vec::new();
+    for category in [person::CATEGORY, tenant::CATEGORY, key::CATEGORY] {
+        let category = Category::new(category).ok();
+        readers.push(log.read(head, &Filter { category, ..Filter::default() }).await?.commits);
+    }
+    // What was looked up before is older than what is heard from here on.
+    accounts.memory.forget_all();
+    let mut commits = select_all(readers);
+    while let Some(recorded) = commits.next().await {
+        let recorded = recorded?;
+        // What is not ours, or cannot be read, is somebody else's to complain about.
+        if let Ok(Some((stream, commit))) = recorded.history() {
+            heard(accounts, stream, &commit).await;
+        }
+    }
+    Ok(())
+}
+
+async fn heard(accounts: &Accounts, stream: &StreamName, commit: &Commit<'_>) {
+    for envelope in &commit.events {
+        match stream.category.as_str() {
+            person::CATEGORY => match envelope.decode::<person::Event>() {
+                Ok(person::Event::SessionEnded(ended)) => {
+                    accounts.memory.sessions.forget(ended.session.as_str());
+                    accounts.memory.lessen(stream.id.as_str());
+                }
+                Ok(person::Event::Erased(_)) => {
+                    accounts.vault.forget(stream.id.as_str());
+                    accounts.memory.operators.forget(stream.id.as_str());
+                    accounts.memory.lessen(stream.id.as_str());
+                }
+                Ok(person::Event::EmailConfirmed(_) | person::Event::EmailChanged(_)) => {
+                    accounts.memory.operators.forget(stream.id.as_str());
+                }
+                _ => {}
+            },
+            tenant::CATEGORY => {
+                accounts.memory.tenants.forget(&stream.tenant);
+                match envelope.decode::<tenant::Event>() {
+                    Ok(tenant::Event::RoleChanged(changed)) => accounts.memory.lessen(&changed.person),
+                    Ok(tenant::Event::MemberLeft(left)) => accounts.memory.lessen(&left.person),
+                    _ => {}
+                }
+            }
+            _ => accounts.memory.lessen(stream.id.as_str()),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! `/v1/me`: what concerns whoever asks.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use rest::{Fault, Page, Payload, Segment, SignedIn, documents};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::auth::{check_name, invalid};
+use super::person;
+use crate::accounts::{Accounts, Me, ProfileEdit, SessionView};
+use crate::names::{Invalid, Username};
+
+pub(super) fn router() -> OpenApiRouter<Accounts> {
+    OpenApiRouter::new().routes(routes!(show, edit)).routes(routes!(sessions, revoke_all)).routes(routes!(revoke))
+}
+
+/// Shows one's own profile.
+#[utoipa::path(get, path = "/v1/me", tag = "me", security(("token" = ["me"])), responses((status = 200, body = Me)))]
+async fn show(State(accounts): State<Accounts>, signed: SignedIn) -> Result<Json<Me>, Fault> {
+    let (id, _) = person(&signed)?;
+    Ok(Json(accounts.profile(id).await?))
+}
+
+/// What is to be changed; what is absent stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Edit {
+    /// A name to log in by.
+    #[schema(example = "ann")]
+    username: Option<String>,
+    /// What they are called; an empty text takes it away.
+    #[schema(example = "Ann Bee")]
+    name: Option<String>,
+    /// Their language (BCP 47), such as `en` or `de-AT`; an empty text takes it away.
+    #[schema(example = "en")]
+    locale: Option<String>,
+}
+
+fn is_locale(text: &str) -> bool {
+    let part = |part: &str| (1..=8).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    text.is_empty() || (text.len() <= 35 && text.split('-').all(part))
+}
+
+/// Changes one's own profile.
+#[utoipa::path(patch, path = "/v1/me", tag = "me", security(("token" = ["me"])), request_body = Edit,
+    responses((status = 200, body = Me), (status = 409, body = documents::Problem), (status = 422, body = documents::Problem)))]
+async fn edit(State(accounts): State<Accounts>, signed: SignedIn, body: Payload) -> Result<Json<Me>, Fault> {
+    let (id, _) = person(&signed)?;
+    let Edit { username, name, locale } = body.read()?;
+    check_name(name.as_deref())?;
+    if !locale.as_deref().is_none_or(is_locale) {
+        return Err(invalid("/locale", Invalid("This is not a language tag, such as `en` or `de-AT`.")).into());
+    }
+    let username = match username {
+        Some(text) => Some(Username::parse(&text).map_err(|error| invalid("/username", error))?),
+        None => None,
+    };
+    Ok(Json(accounts.edit(id, ProfileEdit { username, name, locale }).await?))
+}
+
+/// Lists the sessions that go on, the newest first.
+#[utoipa::path(get, path = "/v1/me/sessions", tag = "me", security(("token" = ["me"])),
+    responses((status = 200, body = Page<SessionView>)))]
+async fn sessions(State(accounts): State<Accounts>, signed: SignedIn) -> Result<Json<Page<SessionView>>, Fault> {
+    let (id, session) = person(&signed)?;
+    let items = accounts.sessions_of(id, session).await?;
+    Ok(Json(Page { items, next_cursor: None }))
+}
+
+/// How many sessions have ended.
+#[derive(Serialize, ToSchema)]
+struct Ended {
+    /// How many.
+    #[schema(example = 2)]
+    ended: usize,
+}
+
+/// Ends all other sessions.
+#[utoipa::path(delete, path = "/v1/me/sessions", tag = "me", security(("token" = ["me"])),
+    responses((status = 200, body = Ended)))]
+async fn revoke_all(State(accounts): State<Accounts>, signed: SignedIn) -> Result<Json<Ended>, Fault> {
+    let (id, session) = person(&signed)?;
+    Ok(Json(Ended { ended: accounts.revoke_all(id, Some(session)).await? }))
+}
+
+/// Ends a session, one's own or another.
+#[utoipa::path(delete, path = "/v1/me/sessions/{id}", tag = "me", security(("token" = ["me"])),
+    params(("id" = String, Path)), responses((status = 204), (status = 404, body = documents::Problem)))]
+async fn revoke(State(accounts): State<Accounts>, signed: SignedIn, Segment(id): Segment) -> Result<StatusCode, Fault> {
+    let (me, _) = person(&signed)?;
+    accounts.revoke(me, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
