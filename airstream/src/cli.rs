@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    backup, bench, command, completion, config, doctor, down, event, logs, migrate, parked, projection, restore, serve,
-    status, workflow,
+    audit, backup, bench, command, completion, config, contexts, doctor, down, event, key, login, logs, migrate,
+    parked, projection, restore, serve, status, tenant, user, workflow,
 };
 use crate::up;
 
@@ -55,6 +55,9 @@ pub(crate) struct Global {
     /// The token [default: the local stack's own]; better given as AIRSTREAM_TOKEN than here
     #[arg(long, global = true, value_name = "TOKEN", env = "AIRSTREAM_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+    /// Talk to this server, as who is signed in there; `airstream context ls` lists them
+    #[arg(long, global = true, value_name = "NAME", env = "AIRSTREAM_CONTEXT", conflicts_with = "url")]
+    pub(crate) context: Option<String>,
     /// No words but errors
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
@@ -109,6 +112,29 @@ pub(crate) enum Command {
     /// Look at the read models, rebuild and verify them
     #[command(subcommand, alias = "projection")]
     Projections(projection::Verb),
+    /// Sign in as a person
+    Login(login::Login),
+    /// End the session here
+    #[command(after_long_help = "Example:\n  airstream logout")]
+    Logout,
+    /// Show who the server takes us for
+    #[command(after_long_help = "Example:\n  airstream whoami --json", alias = "who-am-i")]
+    Whoami,
+    /// Servers that are known here, and who we are there
+    #[command(subcommand, alias = "contexts")]
+    Context(contexts::Verb),
+    /// The tenants that you belong to
+    #[command(subcommand, alias = "tenant")]
+    Tenants(tenant::Verb),
+    /// The people of the tenant that you work in
+    #[command(subcommand, alias = "user")]
+    Users(user::Verb),
+    /// The keys of programs, and those that sign access tokens
+    #[command(subcommand, alias = "key")]
+    Keys(key::Verb),
+    /// Who did what in the tenant that you work in
+    #[command(subcommand)]
+    Audit(audit::Verb),
     /// Show the processes that share the work, and what each of them does
     #[command(after_long_help = "Example:\n  airstream instances")]
     Instances,

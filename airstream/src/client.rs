@@ -9,6 +9,7 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::contexts::{self, Held, Saved, Session};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::state_file::Running;
 
@@ -21,8 +22,16 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 /// Which server is meant. The local one is looked up again for every connection: it may have been restarted elsewhere.
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
-    Local { data_dir: PathBuf, token: Option<String> },
-    Given { url: String, token: Option<String> },
+    Local {
+        data_dir: PathBuf,
+        token: Option<String>,
+    },
+    Given {
+        url: String,
+        token: Option<String>,
+    },
+    /// Where somebody is signed in.
+    Context(String),
 }
 
 impl Target {
@@ -47,6 +56,10 @@ impl Client {
         let plain = match &target {
             Target::Local { .. } => true,
             Target::Given { url, .. } => url.starts_with("http://"),
+            Target::Context(name) => {
+                let saved = saved(name)?;
+                saved.url.is_none_or(|url| url.starts_with("http://"))
+            }
         };
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_PATIENCE)
@@ -62,8 +75,12 @@ impl Client {
         Ok(Client { http, target })
     }
 
-    fn request(&self, method: Method, path: &str) -> Outcome<RequestBuilder> {
+    async fn request(&self, method: Method, path: &str) -> Outcome<RequestBuilder> {
         let (base, token) = match &self.target {
+            Target::Context(name) => {
+                let (base, token) = self.session(name).await?;
+                (base, Some(token))
+            }
             Target::Given { url, token } => (url.trim_end_matches('/').to_owned(), token.clone()),
             Target::Local { data_dir, token } => {
                 let running = Running::required(data_dir)?;
@@ -78,15 +95,99 @@ impl Client {
         Ok(request)
     }
 
+    /// A request on nobody's behalf: to sign in.
+    fn anonymous(&self, base: &str, path: &str, body: &impl Serialize) -> RequestBuilder {
+        self.http.post(format!("{}{path}", base.trim_end_matches('/'))).json(body).timeout(PATIENCE)
+    }
+
+    /// The address and a token that lasts a while; the session is refreshed first if it has to be.
+    async fn session(&self, name: &str) -> Outcome<(String, String)> {
+        let saved = saved(name)?;
+        let base = base_of(&saved)?;
+        let logged_out = || {
+            Failure::new(Exit::Auth, format!("you are not logged in to `{name}` ({})", saved.place()))
+                .hint(format!("log in with `airstream login --context {name}`"))
+        };
+        let session = saved.session.clone().ok_or_else(logged_out)?;
+        if lasts(&session) {
+            return Ok((base, session.access_token));
+        }
+        // One of several processes refreshes; a refresh token works once.
+        let mut held =
+            tokio::task::spawn_blocking(Held::take).await.map_err(|error| Failure::because(Exit::Failed, &error))??;
+        let kept = held.store.contexts.get(name).and_then(|saved| saved.session.clone()).ok_or_else(logged_out)?;
+        if lasts(&kept) {
+            return Ok((base, kept.access_token));
+        }
+        let body = serde_json::json!({ "refresh_token": kept.refresh_token });
+        let answer = async { document(send(self.anonymous(&base, "/v1/auth/refresh", &body)).await?).await }.await;
+        let answer = answer.map_err(|failure| match failure.exit {
+            Exit::Auth => logged_out(),
+            _ => failure,
+        })?;
+        let fresh = session_of(&answer)?;
+        let token = fresh.access_token.clone();
+        if let Some(saved) = held.store.contexts.get_mut(name) {
+            saved.session = Some(fresh);
+        }
+        held.keep()?;
+        Ok((base, token))
+    }
+
+    /// Sends a document on nobody's behalf.
+    pub(crate) async fn open_post(&self, path: &str, body: &impl Serialize) -> Outcome<Value> {
+        document(send(self.anonymous(&self.base()?, path, body)).await?).await
+    }
+
+    /// Sends a form on nobody's behalf, as OAuth has it. Its errors say `error`, not `code`.
+    pub(crate) async fn open_form(&self, path: &str, form: &[(&str, &str)]) -> Outcome<Value> {
+        let base = self.base()?;
+        let request = self.http.post(format!("{}{path}", base.trim_end_matches('/'))).form(form).timeout(PATIENCE);
+        document(send(request).await?).await
+    }
+
+    /// Sends a document with a token that is not kept yet.
+    pub(crate) async fn post_as(&self, token: &str, path: &str, body: &impl Serialize) -> Outcome<Value> {
+        let request = self.anonymous(&self.base()?, path, body).header(AUTHORIZATION, format!("Bearer {token}"));
+        document(send(request).await?).await
+    }
+
+    fn base(&self) -> Outcome<String> {
+        match &self.target {
+            Target::Given { url, .. } => Ok(url.clone()),
+            Target::Local { data_dir, .. } => Ok(Running::required(data_dir)?.http),
+            Target::Context(name) => base_of(&saved(name)?),
+        }
+    }
+
+    /// Which server is meant.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Which server is meant, for people.
+    pub(crate) fn place(&self) -> String {
+        self.base().unwrap_or_default()
+    }
+
+    /// Changes, or removes.
+    pub(crate) async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Outcome<Value> {
+        let mut request = self.request(method, path).await?.timeout(PATIENCE);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        document(send(request).await?).await
+    }
+
     /// Reads a document.
     pub(crate) async fn get(&self, path: &str, query: &Query) -> Outcome<Value> {
-        let request = self.request(Method::GET, path)?.query(query).header(ACCEPT, "application/json");
+        let request = self.request(Method::GET, path).await?.query(query).header(ACCEPT, "application/json");
         document(send(request.timeout(PATIENCE)).await?).await
     }
 
     /// Sends a document.
     pub(crate) async fn post(&self, path: &str, body: &impl Serialize) -> Outcome<Value> {
-        document(send(self.request(Method::POST, path)?.json(body).timeout(PATIENCE)).await?).await
+        document(send(self.request(Method::POST, path).await?.json(body).timeout(PATIENCE)).await?).await
     }
 
     /// Sends a command. Its id makes the next try harmless, so a failure that leaves the outcome open says how to try.
@@ -97,7 +198,8 @@ impl Client {
         body: &impl Serialize,
         command_id: &str,
     ) -> Outcome<Value> {
-        let request = self.request(method, path)?.header(IDEMPOTENCY_KEY, command_id).json(body).timeout(PATIENCE);
+        let request =
+            self.request(method, path).await?.header(IDEMPOTENCY_KEY, command_id).json(body).timeout(PATIENCE);
         let answer = async { document(send(request).await?).await };
         answer.await.map_err(|failure| match failure.exit {
             Exit::Unavailable | Exit::Timeout if failure.hint.is_none() || failure.problem.is_some() => {
@@ -109,7 +211,7 @@ impl Client {
 
     /// Starts something long that reports in lines of JSON. Each document goes to `on_line`, in order.
     pub(crate) async fn lines(&self, path: &str, mut on_line: impl FnMut(Value) -> Outcome) -> Outcome {
-        let request = self.request(Method::POST, path)?.header(ACCEPT, "application/x-ndjson");
+        let request = self.request(Method::POST, path).await?.header(ACCEPT, "application/x-ndjson");
         let mut body = send(request).await?.bytes_stream();
         let mut waiting = Vec::new();
         while let Some(bytes) = body.next().await {
@@ -129,7 +231,8 @@ impl Client {
 
     /// Opens a stream of server-sent events.
     pub(crate) async fn events(&self, query: &Query, last_event_id: Option<&str>) -> Outcome<Response> {
-        let mut request = self.request(Method::GET, "/v1/events")?.query(query).header(ACCEPT, "text/event-stream");
+        let mut request =
+            self.request(Method::GET, "/v1/events").await?.query(query).header(ACCEPT, "text/event-stream");
         if let Some(id) = last_event_id {
             request = request.header("Last-Event-ID", id);
         }
@@ -140,9 +243,44 @@ impl Client {
 
     /// Whether the server says that it is ready. `None`: it does not say anything.
     pub(crate) async fn ready(&self) -> Option<bool> {
-        let request = self.request(Method::GET, "/readyz").ok()?.timeout(Duration::from_secs(2));
+        let request = self.request(Method::GET, "/readyz").await.ok()?.timeout(Duration::from_secs(2));
         request.send().await.ok().map(|response| response.status().is_success())
     }
+}
+
+fn saved(name: &str) -> Outcome<Saved> {
+    contexts::load()?.contexts.remove(name).ok_or_else(|| {
+        Failure::new(Exit::NotFound, format!("there is no context `{name}`")).hint("`airstream context ls` lists them")
+    })
+}
+
+fn base_of(saved: &Saved) -> Outcome<String> {
+    match (&saved.url, &saved.data_dir) {
+        (Some(url), _) => Ok(url.trim_end_matches('/').to_owned()),
+        (None, Some(data_dir)) => Ok(Running::required(data_dir)?.http),
+        (None, None) => Err(Failure::new(Exit::Failed, "the context names no server")),
+    }
+}
+
+/// Whether its token is good for another request.
+fn lasts(session: &Session) -> bool {
+    session.expires_at > runtime::clock::now().timestamp() + 30
+}
+
+/// The session in the answer to a login or a refresh.
+pub(crate) fn session_of(answer: &Value) -> Outcome<Session> {
+    let text = |pointer: &str| answer.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let (Some(access_token), Some(refresh_token)) = (text("/access_token"), text("/refresh_token")) else {
+        return Err(not_ours("it signs nobody in"));
+    };
+    let lasts = answer.get("expires_in").and_then(Value::as_i64).unwrap_or_default();
+    Ok(Session {
+        user: text("/user/email").or_else(|| text("/user/id")).unwrap_or_default(),
+        tenant: text("/tenant"),
+        access_token,
+        refresh_token,
+        expires_at: runtime::clock::now().timestamp() + lasts,
+    })
 }
 
 /// Sends, and turns every refusal into a failure.

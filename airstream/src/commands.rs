@@ -1,14 +1,18 @@
 //! One file per noun. Each has its part of the command line and what is done about it.
 
+pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod bench;
 pub(crate) mod command;
 pub(crate) mod completion;
 pub(crate) mod config;
+pub(crate) mod contexts;
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod event;
 pub(crate) mod instance;
+pub(crate) mod key;
+pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod migrate;
 pub(crate) mod parked;
@@ -17,6 +21,8 @@ pub(crate) mod restore;
 mod run;
 pub(crate) mod serve;
 pub(crate) mod status;
+pub(crate) mod tenant;
+pub(crate) mod user;
 pub(crate) mod workflow;
 
 use std::path::PathBuf;
@@ -26,7 +32,8 @@ use serde_json::Value;
 use crate::cli::{Cli, Command, Global};
 use crate::client::{Client, Query, Target};
 use crate::config::{Flag, Loaded, load};
-use crate::failure::Outcome;
+use crate::contexts as kept;
+use crate::failure::{Exit, Failure, Outcome};
 use crate::output::{Console, rows};
 use crate::{paths, up};
 
@@ -58,9 +65,39 @@ impl Context<'_> {
         let token = self.global.token.clone();
         let target = match &self.global.url {
             Some(url) => Target::Given { url: url.clone(), token },
-            None => Target::Local { data_dir: self.data_dir()?, token },
+            // Who gives a token wants to be who it says.
+            None if token.is_some() => Target::Local { data_dir: self.data_dir()?, token },
+            None => match self.signed_in()? {
+                Some(name) => Target::Context(name),
+                None => Target::Local { data_dir: self.data_dir()?, token },
+            },
         };
         Client::new(target)
+    }
+
+    /// The context that is meant, where somebody is signed in: the one that is named, else the current one, unless the stack of
+    /// another data directory is asked for.
+    fn signed_in(&self) -> Outcome<Option<String>> {
+        let store = kept::load()?;
+        if let Some(name) = &self.global.context {
+            return match store.contexts.contains_key(name) {
+                true => Ok(Some(name.clone())),
+                false => Err(Failure::new(Exit::NotFound, format!("there is no context `{name}`"))
+                    .hint("`airstream context ls` lists them")),
+            };
+        }
+        let Some((name, saved)) = store.current.and_then(|name| {
+            let saved = store.contexts.get(&name).cloned()?;
+            Some((name, saved))
+        }) else {
+            return Ok(None);
+        };
+        let meant = match &saved.data_dir {
+            // A local stack nobody is signed in to has a token of its own.
+            Some(data_dir) => saved.session.is_some() && *data_dir == self.data_dir()?,
+            None => self.global.data_dir.is_none(),
+        };
+        Ok(meant.then_some(name))
     }
 }
 
@@ -81,6 +118,14 @@ pub(crate) async fn run(cli: Cli, console: &Console) -> Outcome {
         Command::Events(verb) => event::run(&context, verb).await,
         Command::Workflows(verb) => workflow::run(&context, verb).await,
         Command::Projections(verb) => projection::run(&context, verb).await,
+        Command::Login(arguments) => login::run(&context, arguments).await,
+        Command::Logout => login::log_out(&context).await,
+        Command::Whoami => login::who_am_i(&context).await,
+        Command::Context(verb) => contexts::run(&context, verb),
+        Command::Tenants(verb) => tenant::run(&context, verb).await,
+        Command::Users(verb) => user::run(&context, verb).await,
+        Command::Keys(verb) => key::run(&context, verb).await,
+        Command::Audit(verb) => audit::run(&context, verb).await,
         Command::Instances => instance::run(&context).await,
         Command::Parked(verb) => parked::run(&context, verb).await,
         Command::Bench(verb) => bench::run(&context, verb).await,

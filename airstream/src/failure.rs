@@ -161,6 +161,12 @@ impl Failure {
     }
 
     /// The problem document for `--json`: the server's, or one of our own in the same shape.
+    /// The code of the problem, if a server said it: ours, or an error of OAuth.
+    pub(crate) fn code(&self) -> Option<&str> {
+        let problem = self.problem.as_ref()?;
+        problem.get("code").or_else(|| problem.get("error")).and_then(Value::as_str)
+    }
+
     pub(crate) fn document(&self) -> Value {
         if let Some(problem) = &self.problem {
             return problem.clone();

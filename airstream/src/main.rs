@@ -9,6 +9,7 @@ mod cli;
 mod client;
 mod commands;
 mod config;
+mod contexts;
 mod detach;
 mod failure;
 mod input;

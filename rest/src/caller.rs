@@ -26,6 +26,17 @@ pub enum Level {
 }
 
 impl Level {
+    /// Its name in a scope.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+            Self::Own => "own",
+        }
+    }
+
     /// By its name in a scope.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {

@@ -3,7 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use rest::{Fault, Page, Payload, Segment, SignedIn, documents};
+use kernel::Timestamp;
+use rest::{Fault, Holder, Level, Page, Payload, Segment, SignedIn, documents};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -15,7 +16,11 @@ use crate::accounts::{Accounts, Me, ProfileEdit, SessionView};
 use crate::names::{Invalid, Username};
 
 pub(super) fn router() -> OpenApiRouter<Accounts> {
-    OpenApiRouter::new().routes(routes!(show, edit)).routes(routes!(sessions, revoke_all)).routes(routes!(revoke))
+    OpenApiRouter::new()
+        .routes(routes!(show, edit))
+        .routes(routes!(sessions, revoke_all))
+        .routes(routes!(revoke))
+        .routes(routes!(who_am_i))
 }
 
 /// Shows one's own profile.
@@ -94,4 +99,57 @@ async fn revoke(State(accounts): State<Accounts>, signed: SignedIn, Segment(id):
     let (me, _) = person(&signed)?;
     accounts.revoke(me, &id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whoever asks.
+#[derive(Serialize, ToSchema)]
+struct Whoami {
+    /// A person, a program's key, or a development stack's own.
+    #[schema(example = "usr_019aa1f0c3d47e2b9a0b1c2d3e4f5a6b")]
+    principal: String,
+    /// `person`, `program` or `development`.
+    #[schema(example = "person")]
+    kind: &'static str,
+    /// The tenant that is worked in.
+    tenant: Option<String>,
+    /// What may be done there: `read`, `write`, `admin` or `own`; each includes the ones before.
+    #[schema(example = "own")]
+    level: Option<&'static str>,
+    /// Scopes that narrow it; null: everything that the level allows.
+    scopes: Option<Vec<String>>,
+    /// Whether the caller runs the platform.
+    operator: bool,
+    /// When the token ends.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+}
+
+/// Shows whom the server takes the caller for, and what it may do.
+#[utoipa::path(get, path = "/v1/whoami", tag = "me", security(("token" = ["anybody"])),
+    responses((status = 200, body = Whoami)))]
+async fn who_am_i(State(accounts): State<Accounts>, SignedIn(signed): SignedIn) -> Result<Json<Whoami>, Fault> {
+    let (kind, me) = match &signed.holder {
+        Holder::Person { .. } => ("person", Some(accounts.profile(signed.principal.as_str()).await?)),
+        Holder::Program => ("program", None),
+        Holder::Development => ("development", None),
+    };
+    let (email, username, name) = me.map(|me| (me.email, me.username, me.name)).unwrap_or_default();
+    Ok(Json(Whoami {
+        principal: signed.principal.to_string(),
+        kind,
+        tenant: signed.tenant.as_ref().map(ToString::to_string),
+        level: signed.level.map(Level::as_str),
+        scopes: signed.scopes.as_ref().map(|scopes| scopes.iter().cloned().collect()),
+        operator: signed.operator,
+        expires_at: signed.expires_at,
+        email,
+        username,
+        name,
+    }))
 }
