@@ -53,6 +53,7 @@ fn arrows() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("tests/checker", vec![]),
         ("services/workflows", service.clone()),
         ("services/identity", service.clone()),
+        ("services/mail", service.clone()),
         ("services/gateway", service),
     ])
 }

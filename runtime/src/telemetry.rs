@@ -1,6 +1,6 @@
 //! Names of metrics, in one place, each with what `/metrics` says about it. Units last; `_total` for counters.
 //!
-//! Labels are bounded: `consumer`, `lease` and `door` name what the binary is composed of; `category` and `command` are
+//! Labels are bounded: `consumer`, `lease`, `door` and `kind` name what the binary is composed of; `category` and `command` are
 //! those that deciders know, and empty for anything else; `route` is a pattern, never a path; `outcome`, `change`, `state`,
 //! `method` and `status` come from lists in the code. No label ever carries what a caller made up.
 
@@ -138,6 +138,10 @@ metrics! {
     PROCESS_MAX_FDS = "process_max_fds", Gauge of Count by [];
     /// Unix time at which this process began to run the platform.
     PROCESS_START_TIME_SECONDS = "process_start_time_seconds", Gauge of Seconds by [];
+    /// Tries to hand over a mail, by `outcome`: `sent`, `retry` (not taken now), `given_up` (refused for good, or too old).
+    MAILS_TOTAL = "airstream_mails_total", Counter of Count by ["kind", "outcome"];
+    /// How long the oldest mail has been waiting to be sent. Told by the instance that sends.
+    MAIL_WAITING_SECONDS = "airstream_mail_waiting_seconds", Gauge of Seconds by [];
 }
 
 /// Tells the installed recorder what every metric means, and shows those without labels from the start: a counter that
