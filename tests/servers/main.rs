@@ -8,6 +8,7 @@ mod cluster;
 mod door;
 mod durability;
 mod identity;
+mod mail;
 mod parking;
 mod poison;
 mod ports;

@@ -1,6 +1,8 @@
 //! Real servers for tests: one pair per test process (and one cluster, for the tests that need it), an account of its own on NATS and a database of its own on
 //! Postgres per test. Nothing is mocked and nothing has to be installed by hand.
 
+pub mod guests;
+
 use std::time::{Duration, Instant};
 
 use nats::{Connection, Credentials};
