@@ -25,6 +25,7 @@ pub(crate) struct Config {
     pub(crate) executor: Executor,
     pub(crate) reactor: Reactor,
     pub(crate) identity: Identity,
+    pub(crate) mail: Mail,
     pub(crate) development: Development,
     pub(crate) log: Log,
     pub(crate) telemetry: Telemetry,
@@ -211,6 +212,16 @@ impl Default for Identity {
     }
 }
 
+/// Mails to people.
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mail {
+    pub(crate) url: String,
+    pub(crate) from: String,
+    pub(crate) authority_file: Option<PathBuf>,
+    pub(crate) mailbox_dir: Option<PathBuf>,
+}
+
 /// Who one is on a development stack without signing in.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -276,7 +287,7 @@ macro_rules! debug_without_secrets {
         })+
     };
 }
-debug_without_secrets!(Nats, Postgres, Identity, Development);
+debug_without_secrets!(Nats, Postgres, Identity, Mail, Development);
 
 impl Config {
     /// What types cannot say: one sentence per value that makes no sense.
@@ -342,6 +353,16 @@ impl Config {
             (1..=3650).contains(&ours.session_days) && (1..=3650).contains(&ours.idle_days),
             "identity.session_days and identity.idle_days are between 1 and 3650".to_owned(),
         );
+        let mail = &self.mail;
+        if !mail.url.is_empty() {
+            let server = mail::Server::parse(&mail.url);
+            expect(server.is_ok(), format!("mail.url {}", server.err().unwrap_or_default()));
+            expect(!mail.from.is_empty(), "mail.from is needed: whom mails are from".to_owned());
+        }
+        if !mail.from.is_empty() {
+            let from = mail::Sender::parse(&mail.from);
+            expect(from.is_ok(), format!("mail.from: {}", from.err().unwrap_or_default()));
+        }
         expect(
             matches!(self.nats.replicas, 1 | 3 | 5),
             format!("nats.replicas is 1, 3 or 5, not {}", self.nats.replicas),
@@ -392,6 +413,18 @@ mod tests {
     #[test]
     fn the_defaults_make_sense() {
         assert_eq!(Config::default().mistakes(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_mail_server_needs_a_url_and_a_sender() {
+        let mut config = Config::default();
+        config.mail.url = "mail.example.org:587".to_owned();
+        assert_eq!(config.mistakes().len(), 2, "{:?}", config.mistakes());
+        config.mail.from = "nobody".to_owned();
+        assert_eq!(config.mistakes().len(), 2, "{:?}", config.mistakes());
+        config.mail.url = "smtps://u:p@mail.example.org".to_owned();
+        config.mail.from = "Airstream <no-reply@example.org>".to_owned();
+        assert_eq!(config.mistakes(), Vec::<String>::new());
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod durability;
 mod fold;
 mod identity;
 mod leases;
+mod mail;
 mod metrics;
 mod projections;
 
@@ -181,7 +182,7 @@ impl Platform {
             leases: CancellationToken::new(),
             lease_tasks: TaskTracker::new(),
         };
-        let wants = leases::wants(roles);
+        let wants = leases::wants(config, roles);
         let leases = leases::keep(config, &database, wants, &platform.lease_tasks, &platform.leases);
         platform.instance = leases.instance().to_owned();
         let peers = Arc::new(nats::Peers::new(connection.clone()));
@@ -258,6 +259,7 @@ impl Platform {
             http,
         };
         let (accounts, access) = identity::start(ground, token, &self.consumer_tasks, &self.consumers).await?;
+        let mailbox = mail::start(config, &outbox, leases, &self.consumer_tasks, &self.consumers)?;
         let here: Arc<dyn Commands> = Arc::new(self.executor.clone());
         let for_peers = nats::serve_peers(connection, leases.instance(), here, self.doors.clone());
         self.door_tasks.spawn(for_peers.await.context("the door for other instances cannot open")?);
@@ -292,10 +294,13 @@ impl Platform {
                 connection.clone(),
                 self.database.clone(),
             ),
-            services: vec![
+            services: [
                 workflows::routes::router(Arc::clone(commands), self.database.clone()),
                 ::identity::routes::router(accounts),
-            ],
+            ]
+            .into_iter()
+            .chain(mailbox)
+            .collect(),
         };
         let options = HttpOptions {
             body_limit_bytes: config.http.body_limit_bytes,

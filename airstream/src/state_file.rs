@@ -21,6 +21,9 @@ pub(crate) struct Running {
     /// Where each of our own NATS servers is: one, or those of a cluster.
     #[serde(default)]
     pub(crate) nats_servers: Vec<String>,
+    /// Where mails are shown that a mail server would have sent.
+    #[serde(default)]
+    pub(crate) mailbox: Option<String>,
     /// For psql and for sqlx.
     pub(crate) postgres: String,
     pub(crate) tenant: String,
@@ -136,6 +139,7 @@ mod tests {
             http: "http://127.0.0.1:1".to_owned(),
             nats: NatsLogin { url: "nats://x".to_owned(), user: "dev".to_owned(), password: "p".to_owned() },
             nats_servers: Vec::new(),
+            mailbox: None,
             postgres: "postgres:///x".to_owned(),
             tenant: "dev".to_owned(),
             principal: "dev".to_owned(),

@@ -187,6 +187,9 @@ async fn start(context: &Context<'_>, arguments: &Arguments, mut config: Config,
         banner.notice(&format!("{wanted} is taken: HTTP listens on {} instead", config.http.bind));
     }
     let token = token::of(&config.development.token, &data_dir)?;
+    if config.mail.url.is_empty() && config.mail.mailbox_dir.is_none() {
+        config.mail.mailbox_dir = Some(data_dir.join("mailbox"));
+    }
     let addresses = addresses(&config, &stack);
     let on_step = |step| banner.step(&step);
     let secrets = Secrets { token: token.clone(), master: Some(master_key::of(&config, &data_dir)?) };
@@ -267,6 +270,12 @@ fn running(config: &Config, stack: &Stack, addresses: &Addresses, platform: &Pla
     let http = platform.http().map(reachable).unwrap_or_default();
     let process = process::Process::this();
     Running {
+        mailbox: config
+            .mail
+            .mailbox_dir
+            .as_ref()
+            .filter(|_| config.mail.url.is_empty())
+            .map(|_| format!("{http}/mailbox")),
         http,
         nats: NatsLogin { url: addresses.nats_url.clone(), user: login.0, password: login.1 },
         nats_servers: stack.nats().servers.iter().map(|server| server.url.clone()).collect(),

@@ -14,11 +14,12 @@ use crate::config::Config;
 use crate::roles::Roles;
 
 /// Leases by role.
-pub(super) fn wants(roles: Roles) -> Vec<String> {
+pub(super) fn wants(config: &Config, roles: Roles) -> Vec<String> {
     let mut wants = Vec::new();
     if roles.api {
         wants.extend(forward::shard_leases());
         wants.push(gateway::queue::LEASE.to_owned());
+        wants.extend(super::mail::wants(config));
     }
     if roles.projector {
         wants.extend(super::projections::leases());

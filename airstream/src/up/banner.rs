@@ -129,6 +129,7 @@ impl Banner {
             ("HTTP", running.http.clone()),
             ("NATS", format!("{}  user {}", without_password(&running.nats.url), running.nats.user)),
             ("Postgres", without_password(&running.postgres)),
+            ("Mailbox", running.mailbox.clone().unwrap_or_default()),
             ("Token", running.token.clone()),
             ("Tenant", format!("{}  principal {}", running.tenant, running.principal)),
             ("Data", running.data_dir.display().to_string()),
@@ -139,6 +140,7 @@ impl Banner {
             ("Stop", stop),
         ];
         self.say("");
+        let lines = lines.into_iter().filter(|(name, value)| name.is_empty() || !value.is_empty());
         for (name, value) in lines {
             self.say(format!("  {}  {value}", console.bold(&format!("{name:9}"))).trim_end());
         }
