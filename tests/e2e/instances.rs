@@ -50,7 +50,7 @@ async fn a_process_that_was_paused_is_replaced_and_says_so_when_it_wakes() {
         awake.http.run_in(&format!("during{n}"), &["completed"]).await;
         awake.http.run_in(&format!("before{n}"), &["completed"]).await;
     }
-    assert_eq!(leases(&awake.http, &awake.instance()).await.len(), 16 + 1 + 4 + 1, "the awake one has everything");
+    assert_eq!(leases(&awake.http, &awake.instance()).await.len(), 16 + 1 + 5 + 1, "the awake one has everything");
 
     asleep.signal("CONT");
     eventually("it says what happened to it", async || asleep.said("has not run").is_some()).await;

@@ -17,6 +17,7 @@ mod doctor;
 mod examples;
 mod http;
 mod instances;
+mod mailbox;
 mod poison;
 mod rebuild;
 mod restart;

@@ -34,6 +34,8 @@ async fn every_metric_is_on_the_page_with_its_meaning_and_no_other() {
     http.define("nap", json!([{ "id": "nap", "wait": 0.05 }])).await;
     http.start("nap", "n1", json!({})).await;
     http.run_in("n1", &["completed"]).await;
+    let ann = json!({ "email": "ann@example.org", "password": "correct horse battery staple" });
+    http.json("POST", "/v1/auth/register", Some(ann), 202).await;
     let wanted: BTreeSet<_> = telemetry::METRICS.iter().map(|metric| metric.name).collect();
     let all_there = async || {
         let page = metrics(&http).await;

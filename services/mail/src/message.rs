@@ -51,13 +51,13 @@ pub(crate) fn compose(sender: &Sender, mail: &Claimed, form: Form) -> Result<Mes
     let to = mail.to.parse().map_err(|error| format!("the address is none: {error}"))?;
     // The last line is ended for us.
     let text = mail.text.trim_end().replace("\r\n", "\n").replace('\n', "\r\n");
-    let short = text.lines().all(|line| line.len() <= LONGEST_LINE_BYTES);
+    let plain = text.lines().all(|line| line.len() <= LONGEST_LINE_BYTES) && !text.contains('\0');
     let body = match form {
         Form::ForServers => Body::new(text),
-        Form::ForPeople => {
-            let encoding = if short { ContentTransferEncoding::EightBit } else { ContentTransferEncoding::Base64 };
-            Body::new_with_encoding(text, encoding).map_err(|_| "the text cannot be written down".to_owned())?
-        }
+        // A link of a hundred characters stays one line.
+        Form::ForPeople if plain => Body::dangerous_pre_encoded(text.into_bytes(), ContentTransferEncoding::EightBit),
+        Form::ForPeople => Body::new_with_encoding(text, ContentTransferEncoding::Base64)
+            .map_err(|_| "the text cannot be written down".to_owned())?,
     };
     let part = SinglePart::builder().header(ContentType::TEXT_PLAIN).body(body);
     let message = Message::builder()
@@ -145,10 +145,12 @@ pub(crate) mod tests {
 
     #[test]
     fn a_server_gets_seven_bits_and_a_person_gets_letters() {
-        let mail = mail("Grüße", "Öffnen: https://example.org/?token=a=b\n");
+        let link = format!("https://example.org/?token=a=b{}", "x".repeat(200));
+        let mail = mail("Grüße", &format!("Öffnen: {link}\n"));
         let (server, person) = (written(&mail, Form::ForServers), written(&mail, Form::ForPeople));
         assert!(server.is_ascii(), "{server}");
-        assert!(person.contains("\r\n\r\nÖffnen: https://example.org/?token=a=b"), "{person}");
+        assert!(person.contains(&format!("\r\n\r\nÖffnen: {link}\r\n")), "{person}");
+        assert!(written(&Claimed { text: "a\0b".into(), ..mail.clone() }, Form::ForPeople).contains("base64"));
         let long = Claimed { text: "x".repeat(5_000), ..mail };
         for form in [Form::ForServers, Form::ForPeople] {
             assert!(written(&long, form).lines().all(|line| line.len() <= LONGEST_LINE_BYTES));
