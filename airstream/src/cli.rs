@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    audit, backup, bench, command, completion, config, contexts, doctor, down, event, key, login, logs, migrate,
+    audit, backup, bench, command, completion, config, contexts, doctor, down, event, init, key, login, logs, migrate,
     parked, projection, restore, serve, status, tenant, user, workflow,
 };
 use crate::up;
@@ -112,6 +112,8 @@ pub(crate) enum Command {
     /// Look at the read models, rebuild and verify them
     #[command(subcommand, alias = "projection")]
     Projections(projection::Verb),
+    /// From nothing to somebody who works in a tenant of their own
+    Init(init::Arguments),
     /// Sign in as a person
     Login(login::Login),
     /// End the session here

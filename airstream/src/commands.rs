@@ -10,6 +10,7 @@ pub(crate) mod contexts;
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod event;
+pub(crate) mod init;
 pub(crate) mod instance;
 pub(crate) mod key;
 pub(crate) mod login;
@@ -118,6 +119,7 @@ pub(crate) async fn run(cli: Cli, console: &Console) -> Outcome {
         Command::Events(verb) => event::run(&context, verb).await,
         Command::Workflows(verb) => workflow::run(&context, verb).await,
         Command::Projections(verb) => projection::run(&context, verb).await,
+        Command::Init(arguments) => init::run(&context, arguments).await,
         Command::Login(arguments) => login::run(&context, arguments).await,
         Command::Logout => login::log_out(&context).await,
         Command::Whoami => login::who_am_i(&context).await,

@@ -91,6 +91,21 @@ pub(crate) struct Failure {
 /// What every command returns.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
+/// What to do about a no.
+fn hint_about_access(code: &str) -> Option<&'static str> {
+    match code {
+        "no_tenant" => Some("`airstream tenants ls` lists yours, `airstream tenants use` chooses one"),
+        "not_a_member" => Some("`airstream tenants ls` lists the tenants that you belong to"),
+        "role_too_low" => Some("an admin or owner can change your role: `airstream users role`"),
+        "insufficient_scope" => Some("a key with more scopes: `airstream keys create NAME --scope …`"),
+        "email_not_confirmed" => Some("confirm with the code of the mail: `airstream login --confirm CODE`"),
+        "invalid_credentials" | "second_factor_required" | "people_only" | "not_an_operator" => None,
+        _ => Some(
+            "log in with `airstream login`, or give a token with --token or AIRSTREAM_TOKEN; a local stack needs neither, its own is found",
+        ),
+    }
+}
+
 impl Failure {
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Failure {
         Failure { exit, message: message.into(), details: Vec::new(), hint: None, problem: None }
@@ -150,23 +165,20 @@ impl Failure {
         let retry = document.get("retry_after_ms").and_then(Value::as_u64);
         let exit = if code == "command_id_reused" { Exit::Conflict } else { Exit::of_status(status) };
         let hint = match (exit, retry) {
-            (Exit::Auth, _) => Some(
-                "give the right token with --token or AIRSTREAM_TOKEN; a local stack needs neither, its own is found"
-                    .to_owned(),
-            ),
+            (Exit::Auth, _) => hint_about_access(&code).map(str::to_owned),
             (_, Some(ms)) => Some(format!("try again in {ms} ms")),
             _ => None,
         };
         Failure { exit, message, details, hint, problem: Some(document) }
     }
 
-    /// The problem document for `--json`: the server's, or one of our own in the same shape.
     /// The code of the problem, if a server said it: ours, or an error of OAuth.
     pub(crate) fn code(&self) -> Option<&str> {
         let problem = self.problem.as_ref()?;
         problem.get("code").or_else(|| problem.get("error")).and_then(Value::as_str)
     }
 
+    /// The problem document for `--json`: the server's, or one of our own in the same shape.
     pub(crate) fn document(&self) -> Value {
         if let Some(problem) = &self.problem {
             return problem.clone();
