@@ -4,6 +4,7 @@
 //! both together), and a key that nobody knows is refused with the one that was probably meant.
 
 mod layers;
+mod limits;
 mod show;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use layers::{FILE, Flag, Loaded, load};
+pub(crate) use limits::Limits;
 pub(crate) use show::{Shown, without_password};
 
 /// Everything that can be configured.
@@ -18,6 +20,7 @@ pub(crate) use show::{Shown, without_password};
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) http: Http,
+    pub(crate) limits: Limits,
     pub(crate) nats: Nats,
     pub(crate) postgres: Postgres,
     pub(crate) stack: Stack,
@@ -306,6 +309,9 @@ impl Config {
             let sentence = format!("http.trusted_proxies has networks such as 10.0.0.0/8, and '{text}' is none");
             expect(network(text).is_some(), sentence);
         }
+        for mistake in self.limits.mistakes() {
+            expect(false, mistake);
+        }
         let development = &self.development;
         if let Err(error) = kernel::TenantId::new(&development.tenant) {
             expect(false, format!("development.tenant: {error}"));
@@ -432,6 +438,7 @@ mod tests {
         let mut config = Config::default();
         config.http.bind = "localhost".to_owned();
         config.http.trusted_proxies = vec!["10.0.0.0/8".to_owned(), "10.0.0.0/33".to_owned()];
+        config.limits.user.read = "600".to_owned();
         config.development.tenant = "a.b".to_owned();
         config.development.principal = "sys".to_owned();
         config.development.token = "short".to_owned();
@@ -439,6 +446,6 @@ mod tests {
         config.executor.deadline_ms = 0;
         config.telemetry.otlp_endpoint = "localhost:4318".to_owned();
         config.telemetry.sample_ratio = 100.0;
-        assert_eq!(config.mistakes().len(), 9, "{:?}", config.mistakes());
+        assert_eq!(config.mistakes().len(), 10, "{:?}", config.mistakes());
     }
 }

@@ -294,6 +294,11 @@ impl Platform {
                 connection.clone(),
                 self.database.clone(),
             ),
+            limiter: config.limits.rates().map(|rates| {
+                let budgets = Arc::new(::projections::budgets::Budgets::new(&self.database));
+                gateway::limits::Limiter::start(&rates, budgets, self.doors.clone())
+            }),
+            quotas: Arc::new(rest::Unmetered),
             services: [
                 workflows::routes::router(Arc::clone(commands), self.database.clone()),
                 ::identity::routes::router(accounts),

@@ -7,6 +7,7 @@
 
 mod at_least;
 pub mod backup;
+pub mod budgets;
 pub mod commits;
 mod copy;
 mod database;

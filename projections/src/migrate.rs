@@ -31,6 +31,7 @@ pub fn migrations() -> Vec<(&'static str, &'static str, &'static str)> {
         "0009" "identity",
         "0010" "mail",
         "0011" "tenants",
+        "0012" "gateway",
     }
     .to_vec()
 }

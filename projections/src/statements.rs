@@ -1,7 +1,7 @@
 //! Every statement of this crate, for the test that prepares them against the migrated schema.
 
 use crate::{
-    backup, commits, effects, examine, identity, inbox, leases, lot, machinery, mail, rebuild, runs, snapshots, status,
+    backup, budgets, commits, effects, examine, identity, inbox, leases, lot, machinery, mail, rebuild, runs, snapshots, status,
     tenants, workflows,
 };
 
@@ -77,6 +77,9 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("inbox_v1", inbox::DISMISS),
         ("public", inbox::LIST),
         ("public", inbox::BY_COMMAND),
+        ("public", budgets::TAKE_SLICES),
+        ("public", budgets::SWEEP_BUDGETS),
+        ("public", budgets::SHARERS),
         ("public", leases::ANNOUNCE),
         ("public", leases::BURY),
         ("public", leases::ALIVE),

@@ -6,12 +6,14 @@ pub mod documents;
 mod extract;
 mod fault;
 mod origin;
+mod quotas;
 
 pub use answer::answer;
 pub use caller::{ANYBODY, Access, Caller, Holder, Level, ME, OPERATE, Signed, SignedIn, covers};
 pub use extract::{AtLeast, Chain, IdempotencyKey, PageQuery, Payload, Query, Segment, name};
 pub use fault::Fault;
 pub use origin::Origin;
+pub use quotas::{Quotas, Unmetered};
 
 /// One page of a list.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]

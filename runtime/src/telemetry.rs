@@ -2,7 +2,7 @@
 //!
 //! Labels are bounded: `consumer`, `lease`, `door` and `kind` name what the binary is composed of; `category` and `command` are
 //! those that deciders know, and empty for anything else; `route` is a pattern, never a path; `outcome`, `change`, `state`,
-//! `method` and `status` come from lists in the code. No label ever carries what a caller made up.
+//! `method`, `policy` and `status` come from lists in the code. No label ever carries what a caller made up.
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
@@ -114,6 +114,9 @@ metrics! {
     DOOR_DEPTH = "airstream_door_depth", Gauge of Count by ["door"];
     /// Time from the arrival of an HTTP request until its response began.
     HTTP_REQUEST_DURATION_SECONDS = "airstream_http_request_duration_seconds", Histogram of Seconds by ["method", "route", "status"];
+
+    /// HTTP requests refused because somebody asks too often, by `policy`: whose limit, and for which class of routes.
+    RATE_LIMITED_TOTAL = "airstream_rate_limited_total", Counter of Count by ["policy"];
 
     /// Whether the connection to NATS is up (1) or being made anew (0).
     NATS_CONNECTED = "airstream_nats_connected", Gauge of Count by [];

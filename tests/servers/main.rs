@@ -8,6 +8,7 @@ mod cluster;
 mod door;
 mod durability;
 mod identity;
+mod limits;
 mod mail;
 mod parking;
 mod poison;

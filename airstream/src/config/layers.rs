@@ -133,11 +133,15 @@ fn nested(key: &str, value: Value) -> Dict {
     Dict::from([(first.to_owned(), rest)])
 }
 
-/// Text becomes a number only where a number belongs: a password of digits is still a text.
+/// A list is separated by commas. Text becomes a number only where a number belongs: a password of digits is still a text.
 fn typed(key: &str, text: &str, defaults: &Dict) -> Value {
     match look_up(defaults, key) {
         Some(Value::Num(..)) => text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from),
         Some(Value::Bool(..)) => text.parse::<bool>().map_or_else(|_| Value::from(text), Value::from),
+        Some(Value::Array(..)) => {
+            let items: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+            Value::from(items)
+        }
         _ => Value::from(text),
     }
 }

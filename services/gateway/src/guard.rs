@@ -13,6 +13,8 @@ use rest::{Access, Fault};
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::path::{Operation, PathItem};
 
+use crate::limits::Class;
+
 /// The name of the one way to show who one is.
 pub(crate) const SCHEME: &str = "token";
 
@@ -33,29 +35,61 @@ pub(crate) struct Guard(Arc<Inner>);
 
 struct Inner {
     access: Arc<dyn Access>,
-    needs: HashMap<(String, Method), Needs>,
+    rules: HashMap<String, Vec<(Method, Rule)>>,
 }
+
+/// What is known about a route before it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rule {
+    pub(crate) needs: Needs,
+    /// Whose budget it counts against; `None` for probes, which depend on nothing else.
+    pub(crate) class: Option<Class>,
+}
+
+impl Rule {
+    fn of(path: &str, method: &Method, needs: Needs) -> Self {
+        let safe = *method == Method::GET;
+        let class = match &needs {
+            Needs::Nothing if safe && PROBES.contains(&path) => None,
+            // Whoever has no token yet and changes something shows who they are, or is made known.
+            Needs::Nothing if !safe => Some(Class::Auth),
+            _ if path.starts_with("/v1/auth/") => Some(Class::Auth),
+            _ if safe => Some(Class::Read),
+            _ => Some(Class::Write),
+        };
+        Self { needs, class }
+    }
+}
+
+/// Asked by whoever watches over the process, however often that is.
+const PROBES: [&str; 2] = ["/livez", "/readyz"];
 
 impl Guard {
     /// Out of the description. `plain` are routes that it does not contain.
     pub(crate) fn new(access: Arc<dyn Access>, description: &OpenApi, plain: &[(&str, Needs)]) -> Self {
-        let mut needs = HashMap::new();
+        let mut rules: HashMap<String, Vec<(Method, Rule)>> = HashMap::new();
+        let mut add = |path: &str, method: Method, needs| {
+            let rule = Rule::of(path, &method, needs);
+            rules.entry(path.to_owned()).or_default().push((method, rule));
+        };
         for (path, item) in &description.paths.paths {
             for (method, operation) in operations(item) {
-                needs.insert((path.clone(), method), asked(operation));
+                add(path, method, asked(operation));
             }
         }
         for (path, asked) in plain {
-            needs.insert(((*path).to_owned(), Method::GET), asked.clone());
+            add(path, Method::GET, asked.clone());
         }
-        Self(Arc::new(Inner { access, needs }))
+        Self(Arc::new(Inner { access, rules }))
     }
 
-    fn of(&self, request: &Request) -> Option<&Needs> {
-        let path = request.extensions().get::<MatchedPath>()?.as_str().to_owned();
+    /// What is known about a request's route; `None` when there is no such route, or not with this method.
+    pub(crate) fn rule(&self, request: &Request) -> Option<&Rule> {
+        let path = request.extensions().get::<MatchedPath>()?;
         // Whoever may read may ask for the headers only.
-        let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
-        self.0.needs.get(&(path, method))
+        let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+        let methods = self.0.rules.get(path.as_str())?;
+        methods.iter().find(|(known, _)| known == method).map(|(_, rule)| rule)
     }
 }
 
@@ -86,7 +120,7 @@ pub(crate) fn asked(operation: &Operation) -> Needs {
 
 /// The layer: who asks is put into the request, and let through only with the scope that the route names.
 pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Result<Response, Fault> {
-    let needs = guard.of(&request).cloned();
+    let needs = guard.rule(&request).map(|rule| rule.needs.clone());
     if needs == Some(Needs::Nothing) {
         return Ok(next.run(request).await);
     }

@@ -1,7 +1,8 @@
 //! The HTTP door: every route behind one stack of layers.
 //!
 //! ```text
-//! request id → trace → panic becomes a problem → where from → time limit → size limit → who asks → route
+//! request id → trace → panic becomes a problem → where from → time limit → size limit → how often from there
+//!     → who asks → how often they ask → route
 //! ```
 
 use std::any::Any;
@@ -19,7 +20,7 @@ use axum::{Json, Router};
 use kernel::Problem;
 use nats::Connection;
 use projections::{Database, Fold, Progress, RolledBack};
-use rest::{Access, Fault};
+use rest::{Access, Fault, Quotas};
 use runtime::consume::HandleError;
 use runtime::{Commands, Executor, Log, telemetry, trace};
 use tokio::net::TcpListener;
@@ -31,6 +32,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::guard::{self, Guard, Needs};
+use crate::limits::{self, Limiter};
 use crate::origin::{self, Proxies};
 use crate::routes;
 
@@ -98,6 +100,10 @@ pub struct Parts {
     pub operations: Arc<dyn Operations>,
     /// Renders metrics, in the text format of Prometheus.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// How often somebody may ask; `None`: as often as they like.
+    pub limiter: Option<Arc<Limiter>>,
+    /// What tenants may use.
+    pub quotas: Arc<dyn Quotas>,
     /// Routes of services.
     pub services: Vec<OpenApiRouter>,
 }
@@ -126,7 +132,8 @@ pub async fn serve(
 }
 
 fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router {
-    let Parts { executor, commands, log, database, connection, access, operations, metrics, services } = parts;
+    let Parts { executor, commands, log, database, connection, access, operations, metrics, limiter, quotas, services } =
+        parts;
     let mut inside = OpenApiRouter::with_openapi(Description::openapi())
         .merge(routes::commands::router(executor, commands, database.clone()))
         .merge(routes::events::router(Arc::clone(&log), database.clone(), stop.clone()))
@@ -141,13 +148,16 @@ fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router
     crate::openapi::complete(&mut description);
     let plain = [("/openapi.json", Needs::Nothing), ("/metrics", Needs::Scope(rest::OPERATE.to_owned()))];
     let guard = Guard::new(access, &description, &plain);
+    let door = limits::Door { limiter, quotas, guard: guard.clone() };
     let description = Arc::new(description);
     inside
         .route("/openapi.json", get(move || async move { Json((*description).clone()) }))
         .route("/metrics", get(move || async move { metrics_text(metrics()) }))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
+        .layer(middleware::from_fn_with_state(door.clone(), limits::by_caller))
         .layer(middleware::from_fn_with_state(guard, guard::guard))
+        .layer(middleware::from_fn_with_state(door, limits::by_address))
         .layer(DefaultBodyLimit::max(options.body_limit_bytes))
         .layer(middleware::from_fn_with_state(options.request_timeout, within_time))
         .layer(middleware::from_fn_with_state(Arc::new(options.proxies), origin::origin))

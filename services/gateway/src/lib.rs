@@ -9,6 +9,7 @@ pub mod bus;
 pub mod decider;
 mod guard;
 mod http;
+pub mod limits;
 mod openapi;
 mod origin;
 pub mod queue;
