@@ -1,8 +1,8 @@
 //! Every statement of this crate, for the test that prepares them against the migrated schema.
 
 use crate::{
-    backup, budgets, commits, effects, examine, identity, inbox, leases, lot, machinery, mail, rebuild, runs, snapshots, status,
-    tenants, workflows,
+    backup, budgets, commits, effects, examine, identity, inbox, leases, lot, machinery, mail, rebuild, runs,
+    snapshots, status, tenants, workflows,
 };
 
 /// Each statement with the schema that its unqualified names stand in.

@@ -51,6 +51,7 @@ fn released_migrations_have_not_been_edited() {
         0008_folds 5ab3a8cb0755722d
         0009_identity 2e9def2c97f78723
         0010_mail b4dd24cddc23411b
-        0011_tenants 783674457ee2cfe1"#]]
+        0011_tenants 783674457ee2cfe1
+        0012_gateway 57532f8f0ebd8b5a"#]]
     .assert_eq(&found.join("\n"));
 }
