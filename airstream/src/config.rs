@@ -43,6 +43,8 @@ pub(crate) struct Http {
     pub(crate) request_timeout_ms: u64,
     pub(crate) trusted_proxies: Vec<String>,
     pub(crate) forwarded_header: ForwardedHeader,
+    pub(crate) cors_origins: Vec<String>,
+    pub(crate) hsts_seconds: u64,
 }
 
 impl Default for Http {
@@ -53,6 +55,8 @@ impl Default for Http {
             request_timeout_ms: 30_000,
             trusted_proxies: Vec::new(),
             forwarded_header: ForwardedHeader::XForwardedFor,
+            cors_origins: Vec::new(),
+            hsts_seconds: 0,
         }
     }
 }
@@ -66,6 +70,14 @@ pub(crate) enum ForwardedHeader {
 }
 
 impl Http {
+    /// What the door tells browsers.
+    pub(crate) fn browsers(&self) -> gateway::Browsers {
+        gateway::Browsers {
+            origins: self.cors_origins.clone(),
+            https_only: std::time::Duration::from_secs(self.hsts_seconds),
+        }
+    }
+
     /// Whom the door believes. Networks that are none have been refused with the other mistakes.
     pub(crate) fn proxies(&self) -> gateway::Proxies {
         gateway::Proxies {
@@ -76,6 +88,15 @@ impl Http {
             },
         }
     }
+}
+
+/// As a browser says it: scheme, host, and a port that is not the scheme's own; `*` for all.
+fn is_origin(text: &str) -> bool {
+    let host = ["https://", "http://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    let host = host.is_some_and(|host| {
+        !host.is_empty() && host.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.:[]".contains(c))
+    });
+    text == "*" || host
 }
 
 /// A network, or the one address of which it consists.
@@ -305,6 +326,11 @@ impl Config {
             self.http.bind.parse::<std::net::SocketAddr>().is_ok(),
             format!("http.bind is an IP address and a port such as 127.0.0.1:8787, not '{}'", self.http.bind),
         );
+        for text in &self.http.cors_origins {
+            let sentence =
+                format!("http.cors_origins has origins such as https://app.example.org, and '{text}' is none");
+            expect(is_origin(text), sentence);
+        }
         for text in &self.http.trusted_proxies {
             let sentence = format!("http.trusted_proxies has networks such as 10.0.0.0/8, and '{text}' is none");
             expect(network(text).is_some(), sentence);
@@ -438,6 +464,7 @@ mod tests {
         let mut config = Config::default();
         config.http.bind = "localhost".to_owned();
         config.http.trusted_proxies = vec!["10.0.0.0/8".to_owned(), "10.0.0.0/33".to_owned()];
+        config.http.cors_origins = vec!["https://app.example.org/".to_owned(), "*".to_owned()];
         config.limits.user.read = "600".to_owned();
         config.development.tenant = "a.b".to_owned();
         config.development.principal = "sys".to_owned();
@@ -446,6 +473,6 @@ mod tests {
         config.executor.deadline_ms = 0;
         config.telemetry.otlp_endpoint = "localhost:4318".to_owned();
         config.telemetry.sample_ratio = 100.0;
-        assert_eq!(config.mistakes().len(), 10, "{:?}", config.mistakes());
+        assert_eq!(config.mistakes().len(), 12, "{:?}", config.mistakes());
     }
 }

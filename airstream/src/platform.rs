@@ -311,6 +311,7 @@ impl Platform {
             body_limit_bytes: config.http.body_limit_bytes,
             request_timeout: Duration::from_millis(config.http.request_timeout_ms),
             proxies: config.http.proxies(),
+            browsers: config.http.browsers(),
         };
         let stop = self.doors.clone();
         self.door_tasks.spawn(async move {

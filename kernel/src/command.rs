@@ -140,7 +140,11 @@ pub trait CommandSet: Sized + Clone + Send + Sync + fmt::Debug + 'static {
 /// # Errors
 /// 400 `malformed` when it is not JSON, 422 `invalid` when it is JSON of another shape.
 pub fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    let body = if body.iter().all(u8::is_ascii_whitespace) { b"{}" } else { body };
+    let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
+    // A list of a struct's fields in their order would be read as one, too. Nobody means that.
+    if body.trim_ascii().starts_with(b"[") {
+        return Err(Problem::new(422, "invalid", "The body is a list; it has to be an object."));
+    }
     serde_json::from_slice(body).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => Problem::new(422, "invalid", format!("The body does not fit: {error}.")),
         _ => Problem::malformed(format!("The body is not valid JSON: {error}.")),

@@ -15,6 +15,7 @@ mod cli;
 mod cluster;
 mod doctor;
 mod examples;
+mod gateway;
 mod http;
 mod instances;
 mod mailbox;

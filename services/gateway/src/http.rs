@@ -1,8 +1,8 @@
 //! The HTTP door: every route behind one stack of layers.
 //!
 //! ```text
-//! request id → trace → panic becomes a problem → where from → time limit → size limit → how often from there
-//!     → who asks → how often they ask → route
+//! request id, trace → what browsers are told → compression → panic becomes a problem → size of the head → where from
+//!     → time limit → size limit → how often from there → who asks → how often they ask → route
 //! ```
 
 use std::any::Any;
@@ -26,15 +26,19 @@ use runtime::{Commands, Executor, Log, telemetry, trace};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use tracing::Instrument as _;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::browsers::{self, Browsers};
 use crate::guard::{self, Guard, Needs};
 use crate::limits::{self, Limiter};
 use crate::origin::{self, Proxies};
-use crate::routes;
+use crate::{routes, shape};
 
 /// A projection that this program knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +84,8 @@ pub struct HttpOptions {
     pub request_timeout: Duration,
     /// Who may say that a request comes from somebody else.
     pub proxies: Proxies,
+    /// What browsers are told.
+    pub browsers: Browsers,
 }
 
 /// What the door is made of.
@@ -161,8 +167,18 @@ fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router
         .layer(DefaultBodyLimit::max(options.body_limit_bytes))
         .layer(middleware::from_fn_with_state(options.request_timeout, within_time))
         .layer(middleware::from_fn_with_state(Arc::new(options.proxies), origin::origin))
+        .layer(middleware::from_fn(shape::within_bounds))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(CompressionLayer::new().compress_when(worth_compressing()))
+        .layer(option_layer(options.browsers.cors()))
+        .layer(middleware::from_fn_with_state(Arc::new(options.browsers), browsers::guarded))
         .layer(middleware::from_fn(traced))
+}
+
+/// Small answers are not, and streams must not wait in a compressor until it has enough.
+fn worth_compressing() -> impl Predicate {
+    let streams = NotForContentType::const_new("application/x-ndjson").and(NotForContentType::SSE);
+    SizeAbove::new(1_024).and(streams)
 }
 
 fn metrics_text(text: String) -> Response {

@@ -5,6 +5,7 @@
 //! so it is told to the log ([`decider`]).
 
 mod access;
+mod browsers;
 pub mod bus;
 pub mod decider;
 mod guard;
@@ -14,7 +15,9 @@ mod openapi;
 mod origin;
 pub mod queue;
 mod routes;
+mod shape;
 
 pub use access::{DevelopmentAccess, Nobody};
+pub use browsers::Browsers;
 pub use http::{HttpOptions, Known, Operations, Parts, serve};
 pub use origin::{ForwardedBy, Proxies};

@@ -19,7 +19,7 @@ use std::str::FromStr;
 use kernel::{PrincipalId, TenantId};
 
 pub use budgets::{Budgets, Failed, MemoryBudgets};
-pub(crate) use layer::{Door, by_address, by_caller};
+pub(crate) use layer::{Door, RATELIMIT, RATELIMIT_POLICY, by_address, by_caller};
 pub use limiter::{Decision, Limiter, Standing};
 use terms::Terms;
 

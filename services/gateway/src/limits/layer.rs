@@ -14,8 +14,8 @@ use rest::{Fault, Holder, Origin, Quotas, Signed};
 use super::{Class, Decision, Limiter, Standing, Who};
 use crate::guard::{Guard, Needs, Rule};
 
-pub(crate) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-pub(crate) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+pub(crate) const RATELIMIT: &str = "ratelimit";
+pub(crate) const RATELIMIT_POLICY: &str = "ratelimit-policy";
 
 /// What the two layers share.
 #[derive(Clone)]
@@ -93,7 +93,7 @@ async fn answer(decisions: &[Decision], go_on: impl Future<Output = Response>) -
         ];
         for (name, text) in fields {
             if let Ok(value) = HeaderValue::from_str(&text) {
-                response.headers_mut().append(name, value);
+                response.headers_mut().append(HeaderName::from_static(name), value);
             }
         }
     }

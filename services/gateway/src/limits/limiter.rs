@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::budgets::{Budgets, Failed};
-use super::slice::{ALONE, Slice, Spent};
+use super::slice::{Slice, Spent};
 use super::{Class, Rate, Rates, Terms, Who};
 
 /// So many budgets are remembered; who has not come for longest is forgotten, which costs a question and nothing else.

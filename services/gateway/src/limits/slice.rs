@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::terms::{Budget, Terms};
 
 /// For how long an instance goes on alone before it asks again.
-pub(super) const ALONE: Duration = Duration::from_secs(1);
+const ALONE: Duration = Duration::from_secs(1);
 
 /// However quickly a budget grows, it is not asked more often than this once it has been found empty.
 const PAUSE: Duration = Duration::from_millis(20);
