@@ -40,8 +40,16 @@ impl Shared {
             .env("AIRSTREAM__POSTGRES__URL", &self.servers.postgres_url)
             .env("AIRSTREAM__DEVELOPMENT__TOKEN", "a-token-for-tests")
             .env("AIRSTREAM__IDENTITY__MASTER_KEY", "dGhlLW1hc3Rlci1rZXktb2YtdGhlLXRlc3RzLTMyLWI=")
+            // One address for all of them, as behind a balancer: what one signs the others believe.
+            .env("AIRSTREAM__IDENTITY__PUBLIC_URL", "https://air.example.org")
+            .env("AIRSTREAM__MAIL__MAILBOX_DIR", self.mailbox_dir())
             .env("AIRSTREAM__INSTANCE__LEASE_MS", self.lease_ms.to_string());
         command
+    }
+
+    /// Where their mails lie.
+    pub(crate) fn mailbox_dir(&self) -> std::path::PathBuf {
+        self.stack.folder().join("mailbox")
     }
 
     /// Starts a process and waits until it is ready.
