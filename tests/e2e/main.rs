@@ -26,6 +26,7 @@ mod rebuild;
 mod restart;
 mod serve;
 mod serving;
+mod signing_in;
 mod snapshots;
 mod stack;
 mod steps;

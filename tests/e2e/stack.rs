@@ -73,9 +73,11 @@ impl Stack {
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_airstream"));
         command.arg("--data-dir").arg(self.data_dir()).current_dir(self.folder.path()).stdin(Stdio::null());
-        for name in ["AIRSTREAM_URL", "AIRSTREAM_TOKEN", "NO_COLOR"] {
+        for name in ["AIRSTREAM_URL", "AIRSTREAM_TOKEN", "AIRSTREAM_CONTEXT", "NO_COLOR"] {
             command.env_remove(name);
         }
+        // Whoever runs the tests may be signed in somewhere.
+        command.env("XDG_CONFIG_HOME", self.folder.path().join("config"));
         command.envs(self.environment.iter().copied());
         command
     }
@@ -83,6 +85,16 @@ impl Stack {
     /// The command line, to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Said {
         self.command().args(arguments).output().unwrap().into()
+    }
+
+    /// The same with something to read.
+    pub(crate) fn run_with(&self, arguments: &[&str], input: &str) -> Said {
+        use std::io::Write as _;
+        let mut command = self.command();
+        let command = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap().into()
     }
 
     pub(crate) fn status(&self) -> Value {

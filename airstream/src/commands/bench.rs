@@ -8,6 +8,7 @@ mod append;
 mod e2e;
 mod fold;
 mod histories;
+mod http;
 mod latency;
 mod machine;
 mod memory;
@@ -60,6 +61,9 @@ pub(crate) enum Verb {
     /// From a command to its row in Postgres, under a steady load
     #[command(after_long_help = "Example:\n  airstream bench e2e --rate 1000 --seconds 30")]
     E2e(#[command(flatten)] e2e::Arguments),
+    /// The front door: reads of one row, tokens, logins, rate limits
+    #[command(after_long_help = "Example:\n  airstream bench http --seconds 30")]
+    Http(#[command(flatten)] Common),
     /// Memory of `serve` beside a log of many streams, caches full; takes minutes
     #[command(after_long_help = "Examples:\n  airstream bench memory\n  airstream bench memory --streams 100000")]
     Memory(#[command(flatten)] memory::Arguments),
@@ -127,7 +131,11 @@ impl Verb {
             Verb::Latency(arguments) => &arguments.common,
             Verb::E2e(arguments) => &arguments.common,
             Verb::Memory(arguments) => &arguments.common,
-            Verb::Project(common) | Verb::Rebuild(common) | Verb::Fold(common) | Verb::Start(common) => common,
+            Verb::Project(common)
+            | Verb::Rebuild(common)
+            | Verb::Fold(common)
+            | Verb::Start(common)
+            | Verb::Http(common) => common,
             Verb::All(common) => common,
         }
     }
@@ -143,6 +151,7 @@ impl Verb {
             Verb::Rebuild(common()),
             Verb::Fold(common()),
             Verb::E2e(e2e::Arguments::usual(common())),
+            Verb::Http(common()),
             Verb::Start(common()),
         ]
     }
@@ -209,6 +218,7 @@ async fn measure(
         Verb::Project(common) => project::measure(console, place, common).await,
         Verb::Rebuild(common) => rebuild::measure(console, place, common).await,
         Verb::E2e(arguments) => e2e::measure(console, place, arguments).await,
+        Verb::Http(common) => http::measure(console, place, common).await,
         Verb::Memory(arguments) => memory::measure(console, place, arguments).await,
         Verb::Fold(_) | Verb::Start(_) | Verb::All(_) => Ok(Vec::new()),
     };
