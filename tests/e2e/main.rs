@@ -20,6 +20,7 @@ mod http;
 mod identity;
 mod instances;
 mod mailbox;
+mod outage;
 mod people;
 mod poison;
 mod rebuild;

@@ -54,9 +54,15 @@ impl Shared {
 
     /// Starts a process and waits until it is ready.
     pub(crate) async fn serve(&self, name: &str) -> Serving {
+        self.serve_with(name, &[]).await
+    }
+
+    /// The same, configured otherwise.
+    pub(crate) async fn serve_with(&self, name: &str, environment: &[(&str, String)]) -> Serving {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let log = self.stack.folder().join(format!("{name}.log"));
         let mut command = self.command();
+        command.envs(environment.iter().map(|(name, value)| (*name, value)));
         command.env("AIRSTREAM__HTTP__BIND", format!("127.0.0.1:{port}"));
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
         let child = command.arg("serve").stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
