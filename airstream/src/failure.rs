@@ -163,7 +163,11 @@ impl Failure {
         });
         let details = details.collect();
         let retry = document.get("retry_after_ms").and_then(Value::as_u64);
-        let exit = if code == "command_id_reused" { Exit::Conflict } else { Exit::of_status(status) };
+        let exit = if ["command_id_reused", "idempotency_key_reused"].contains(&code.as_str()) {
+            Exit::Conflict
+        } else {
+            Exit::of_status(status)
+        };
         let hint = match (exit, retry) {
             (Exit::Auth, _) => hint_about_access(&code).map(str::to_owned),
             (_, Some(ms)) => Some(format!("try again in {ms} ms")),

@@ -14,6 +14,7 @@ mod database;
 mod effects;
 mod examine;
 mod failure;
+pub mod idempotency;
 pub mod identity;
 pub mod inbox;
 pub mod leases;

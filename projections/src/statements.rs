@@ -1,8 +1,8 @@
 //! Every statement of this crate, for the test that prepares them against the migrated schema.
 
 use crate::{
-    backup, budgets, commits, effects, examine, identity, inbox, leases, lot, machinery, mail, rebuild, runs,
-    snapshots, status, tenants, workflows,
+    backup, budgets, commits, effects, examine, idempotency, identity, inbox, leases, lot, machinery, mail, rebuild,
+    runs, snapshots, status, tenants, workflows,
 };
 
 /// Each statement with the schema that its unqualified names stand in.
@@ -77,6 +77,10 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("inbox_v1", inbox::DISMISS),
         ("public", inbox::LIST),
         ("public", inbox::BY_COMMAND),
+        ("public", idempotency::USE_KEY),
+        ("public", idempotency::KEY_STOOD_FOR),
+        ("public", idempotency::FORGET_KEY),
+        ("public", idempotency::SWEEP_KEYS),
         ("public", budgets::TAKE_SLICES),
         ("public", budgets::SWEEP_BUDGETS),
         ("public", budgets::SHARERS),

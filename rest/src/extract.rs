@@ -4,7 +4,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use kernel::{CommandId, Position, Problem};
+use kernel::{Position, Problem};
 use serde::de::DeserializeOwned;
 
 use crate::Fault;
@@ -25,17 +25,26 @@ impl<S: Send + Sync> FromRequest<S> for Payload {
             let detail = format!("Send JSON (`Content-Type: application/json`), not `{}`.", kind.unwrap_or_default());
             return Err(Problem::new(415, "unsupported_media_type", detail).into());
         }
-        match Bytes::from_request(request, state).await {
-            Ok(bytes) => Ok(Self(bytes)),
-            Err(rejection) if rejection.status().as_u16() == 413 => {
-                Err(Problem::new(413, "too_large", "The body is larger than this server takes.").into())
-            }
-            Err(rejection) => Err(Problem::malformed(format!("The body could not be read: {rejection}.")).into()),
-        }
+        Self::whole_with(request, state).await.map(Self)
     }
 }
 
 impl Payload {
+    /// A body whatever it is, within the limit.
+    ///
+    /// # Errors
+    /// 413 `too_large`, or 400 `malformed` when the connection broke off.
+    pub async fn whole(request: Request) -> Result<Bytes, Fault> {
+        Self::whole_with(request, &()).await
+    }
+
+    async fn whole_with<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Fault> {
+        Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status().as_u16() {
+            413 => Problem::new(413, "too_large", "The body is larger than this server takes.").into(),
+            _ => Problem::malformed(format!("The body could not be read: {rejection}.")).into(),
+        })
+    }
+
     /// Reads the body as an object; an empty body counts as `{}`.
     ///
     /// # Errors
@@ -133,24 +142,6 @@ pub(crate) fn check_limit(limit: Option<usize>) -> Result<usize, Fault> {
 pub struct AtLeast {
     /// A position from an earlier answer.
     pub at_least: Option<String>,
-}
-
-/// The command id that a caller chose: `Idempotency-Key` (a plain value or a structured-field string), or the bus's own
-/// header.
-pub struct IdempotencyKey(pub Option<CommandId>);
-
-impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
-    type Rejection = Fault;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Fault> {
-        for name in ["idempotency-key", "airstream-command-id"] {
-            let Some(value) = parts.headers.get(name) else { continue };
-            let text = value.to_str().unwrap_or_default().trim();
-            let text = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
-            return Ok(Self(Some(CommandId::new(text)?)));
-        }
-        Ok(Self(None))
-    }
 }
 
 /// The chain that a request belongs to.

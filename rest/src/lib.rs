@@ -5,13 +5,15 @@ mod caller;
 pub mod documents;
 mod extract;
 mod fault;
+mod once;
 mod origin;
 mod quotas;
 
 pub use answer::answer;
 pub use caller::{ANYBODY, Access, Caller, Holder, Level, ME, OPERATE, Signed, SignedIn, covers};
-pub use extract::{AtLeast, Chain, IdempotencyKey, PageQuery, Payload, Query, Segment, name};
+pub use extract::{AtLeast, Chain, PageQuery, Payload, Query, Segment, name};
 pub use fault::Fault;
+pub use once::{IdempotencyKey, Once, asker};
 pub use origin::Origin;
 pub use quotas::{Quotas, Unmetered};
 

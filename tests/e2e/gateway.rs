@@ -179,3 +179,49 @@ async fn what_is_too_much_or_not_meant_is_told_as_a_problem() {
         assert_eq!(http.json("GET", path, None, 400).await["code"], "invalid_name", "{path}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_stands_for_one_request_of_its_caller() {
+    let stack = Stack::up(&[]);
+    let http = stack.http();
+    http.define("w", json!([{ "id": 1, "name": "a" }])).await;
+    let send = async |header: &str, key: &str, path: &str, body: Value| {
+        let request = http.request("POST", path).header(header, key).header("content-type", "application/json");
+        let response = request.body(body.to_string()).send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, response.json::<Value>().await.unwrap())
+    };
+    let with_key = async |key: &str, path: &str, body: Value| send("idempotency-key", key, path, body).await;
+    let runs = "/v1/workflows/w/runs";
+    let (status, first) = with_key("k", runs, json!({ "input": 1, "run_id": "r" })).await;
+    assert_eq!(status, 201, "{first}");
+    let repeated = with_key("k", runs, json!({ "run_id": "r", "input": 1 })).await;
+    assert_eq!(repeated, (201, first), "the order of a document's keys is nothing");
+    for (path, body) in [
+        (runs, json!({ "input": 2, "run_id": "r" })),
+        (runs, json!({ "input": 1, "run_id": "other" })),
+        ("/v1/workflows/runs/r/cancel", json!({ "input": 1, "run_id": "r" })),
+        ("/v1/parked/retry", json!({ "all": true })),
+    ] {
+        let (status, problem) = with_key("k", path, body).await;
+        assert_eq!((status, &problem["code"]), (422, &json!("idempotency_key_reused")), "{path}: {problem}");
+    }
+    // What was refused has changed nothing: whoever mends the request may keep the key.
+    assert_eq!(with_key("mend", runs, json!({ "run_id": "a b" })).await.0, 400);
+    assert_eq!(with_key("mend", runs, json!({ "run_id": "ab" })).await.0, 201);
+    // A command id belongs to a stream (ADR 0008): there it stands for one command, elsewhere for another.
+    let with_id = async |path: &str, body: Value| send("airstream-command-id", "c", path, body).await;
+    assert_eq!(with_id(runs, json!({ "run_id": "s" })).await.0, 201);
+    assert_eq!(with_id(runs, json!({ "run_id": "t" })).await.0, 201);
+    let (status, problem) = with_id("/v1/workflows/runs/s/cancel", json!({})).await;
+    assert_eq!((status, &problem["code"]), (422, &json!("command_id_reused")), "{problem}");
+    assert_eq!(with_key("a b", runs, json!({})).await.1["code"], "invalid_name");
+
+    // Postgres holds its table: keys are not looked up then, and commands still count once.
+    let mut postgres = stack.postgres().await;
+    let lock = "BEGIN; LOCK TABLE airstream.idempotency_keys IN ACCESS EXCLUSIVE MODE";
+    sqlx::raw_sql(lock).execute(&mut postgres).await.unwrap();
+    let (status, first) = with_key("late", runs, json!({ "run_id": "u" })).await;
+    assert_eq!(status, 201, "{first}");
+    assert_eq!(with_key("late", runs, json!({ "run_id": "u" })).await, (201, first));
+}

@@ -66,7 +66,7 @@ async fn commands_over_http_are_the_same_commands() {
     assert_eq!((status, repeated), (200, false), "{first}");
     assert_eq!(send("k-1", &body).await, (200, first.clone(), true), "the quoted key is the same key");
     let (status, problem, _) = send("k-1", &json!({ "category": "workflow", "id": "w", "command": "retire" })).await;
-    assert_eq!((status, problem["code"].as_str()), (422, Some("command_id_reused")));
+    assert_eq!((status, problem["code"].as_str()), (422, Some("idempotency_key_reused")));
 
     // Read your own write, by its position.
     let position = first["position"].as_str().unwrap();

@@ -1,4 +1,4 @@
-//! Rate limits of several instances on one Postgres.
+//! What instances of the HTTP door agree about in Postgres: rate limits, and what keys stand for.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use gateway::limits::{Budgets, Class, Decision, Limiter, PerClass, Rate, Rates, Who, contract};
 use projections::Database;
 use projections::budgets;
+use projections::idempotency::{IdempotencyKeys, Used};
 use stories::Servers;
 use tokio_util::sync::CancellationToken;
 
@@ -93,4 +94,22 @@ async fn when_postgres_does_not_answer_nobody_waits_for_long_and_the_rest_is_lim
     })
     .await;
     stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_first_uses_of_a_key_at_once_one_is_the_first() {
+    let keys = IdempotencyKeys::new(&Servers::fresh().await.unwrap().database);
+    let uses = (0..32).map(|n| {
+        let keys = keys.clone();
+        async move { keys.use_for(b"k", if n % 2 == 0 { "even" } else { "odd" }).await.unwrap() }
+    });
+    let uses = futures::future::join_all(uses).await;
+    let count = |wanted: Used| uses.iter().filter(|used| **used == wanted).count();
+    assert_eq!((count(Used::First), count(Used::Again), count(Used::Otherwise)), (1, 15, 16));
+    // Whoever was refused gives it back, and nobody else does.
+    let (winner, loser) = if uses[0] == Used::Otherwise { ("odd", "even") } else { ("even", "odd") };
+    keys.forget(b"k", loser).await.unwrap();
+    assert_eq!(keys.use_for(b"k", loser).await.unwrap(), Used::Otherwise);
+    keys.forget(b"k", winner).await.unwrap();
+    assert_eq!(keys.use_for(b"k", loser).await.unwrap(), Used::First);
 }

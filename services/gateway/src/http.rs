@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! request id, trace → what browsers are told → compression → panic becomes a problem → size of the head → where from
-//!     → time limit → size limit → how often from there → who asks → how often they ask → route
+//!     → time limit → size limit → how often from there → who asks → how often they ask → what the key stands for → route
 //! ```
 
 use std::any::Any;
@@ -19,6 +19,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use kernel::Problem;
 use nats::Connection;
+use projections::idempotency::IdempotencyKeys;
 use projections::{Database, Fold, Progress, RolledBack};
 use rest::{Access, Fault, Quotas};
 use runtime::consume::HandleError;
@@ -36,6 +37,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::browsers::{self, Browsers};
 use crate::guard::{self, Guard, Needs};
+use crate::idempotency;
 use crate::limits::{self, Limiter};
 use crate::origin::{self, Proxies};
 use crate::{routes, shape};
@@ -149,6 +151,7 @@ fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router
     for service in services {
         inside = inside.merge(service);
     }
+    let keys = IdempotencyKeys::new(&database);
     let inside = inside.merge(routes::health::router(connection, database));
     let (inside, mut description) = inside.split_for_parts();
     crate::openapi::complete(&mut description);
@@ -161,6 +164,7 @@ fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router
         .route("/metrics", get(move || async move { metrics_text(metrics()) }))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
+        .layer(middleware::from_fn_with_state(keys, idempotency::told))
         .layer(middleware::from_fn_with_state(door.clone(), limits::by_caller))
         .layer(middleware::from_fn_with_state(guard, guard::guard))
         .layer(middleware::from_fn_with_state(door, limits::by_address))

@@ -10,6 +10,7 @@ pub mod bus;
 pub mod decider;
 mod guard;
 mod http;
+mod idempotency;
 pub mod limits;
 mod openapi;
 mod origin;
