@@ -32,24 +32,44 @@ CREATE TABLE tenants_v1.invites (
     PRIMARY KEY (tenant_id, invite)
 );
 
--- The keys of programs, by hashes of their secrets: asked on every use, so decided here. What happened to them is history, too.
+-- Invitations by what their codes and addresses hash to: who comes with a code is looked for here, and so is whatever is to
+-- be destroyed with the person whom an address belongs to.
+CREATE TABLE identity.invites (
+    invite     text        PRIMARY KEY,
+    tenant     text        NOT NULL,
+    address    bytea       NOT NULL,
+    code       bytea       NOT NULL UNIQUE,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX invites_address ON identity.invites (address, tenant);
+
+-- The keys of programs: asked on every use, so decided here. What happened to them is history, too.
 CREATE TABLE identity.api_keys (
     key          text        PRIMARY KEY,
     tenant       text        NOT NULL,
     owner        text        NOT NULL,
     name         text        NOT NULL,
-    prefix       text        NOT NULL,
-    digest       bytea       NOT NULL UNIQUE,
-    -- The secret before the last rotation goes on for a while.
-    old_digest   bytea       UNIQUE,
-    old_until    timestamptz,
     scopes       text[]      NOT NULL,
     created_at   timestamptz NOT NULL DEFAULT now(),
-    expires_at   timestamptz NOT NULL,
     last_used_at timestamptz,
-    revoked_at   timestamptz,
-    -- Recorded in the key's stream: until then it is worth nothing.
-    issued       boolean     NOT NULL DEFAULT false
+    revoked_at   timestamptz
 );
-CREATE INDEX api_keys_tenant ON identity.api_keys (tenant, created_at);
-CREATE INDEX api_keys_owner ON identity.api_keys (owner);
+CREATE INDEX api_keys_tenant ON identity.api_keys (tenant, key) WHERE revoked_at IS NULL;
+CREATE INDEX api_keys_owner ON identity.api_keys (owner, tenant) WHERE revoked_at IS NULL;
+
+-- Their secrets, by hash; a rotation adds one, and the older ones go on for a while.
+CREATE TABLE identity.api_key_secrets (
+    digest        bytea       PRIMARY KEY,
+    key           text        NOT NULL REFERENCES identity.api_keys ON DELETE CASCADE,
+    prefix        text        NOT NULL,
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    expires_at    timestamptz NOT NULL,
+    -- How long older secrets go on beside this one.
+    overlap_until timestamptz,
+    -- When a newer one has replaced it for good.
+    replaced_at   timestamptz,
+    -- The version of the key's stream that records it: until there is one, the secret is worth nothing.
+    version       bigint
+);
+CREATE INDEX api_key_secrets_key ON identity.api_key_secrets (key, version);
+CREATE INDEX api_key_secrets_over ON identity.api_key_secrets (expires_at);

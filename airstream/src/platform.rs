@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::identity::keeper::Keeper;
 use ::projections::commits::PgCommitIndex;
 use ::projections::mail::Outbox;
 use ::projections::{Database, PgEffects, PgSnapshots, migrate};
@@ -23,6 +24,7 @@ use kernel::TenantId;
 use nats::{Connection, Credentials, JetStreamLog, WorkQueue, topology};
 use runtime::forward::Routed;
 use runtime::lease::Leases;
+use runtime::react::Reactor;
 use runtime::{Commands, EffectStore, Executor, Log, Registry, SnapshotCache, react};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -203,17 +205,9 @@ impl Platform {
             let tasks = Arc::new(Tasks::new(WorkQueue::new(connection.clone(), topology::TASKS)));
             let steps = Steps::new(executor.clone(), tasks).context("no HTTP client can be made")?;
             let store: Arc<dyn EffectStore> = Arc::new(PgEffects::new(database.clone()));
-            let commands = Arc::clone(&routed);
-            let stop = platform.consumers.clone();
-            platform.consumer_tasks.spawn(react::run(
-                steps,
-                leases.lease(&react::lease::<Steps>()),
-                Arc::clone(&log),
-                store,
-                commands,
-                reactor_options(config),
-                stop,
-            ));
+            let keeper = Keeper::new(&database, Arc::clone(&routed));
+            platform.react(steps, &leases, &log, &store, &routed, config);
+            platform.react(keeper, &leases, &log, &store, &routed, config);
             begun.push("reactor");
         }
         if let Some(listener) = listener {
@@ -240,6 +234,26 @@ impl Platform {
         }
         on_step(Step::Roles(begun));
         Ok(platform)
+    }
+
+    fn react<R: Reactor>(
+        &self,
+        reactor: R,
+        leases: &Leases,
+        log: &Arc<dyn Log>,
+        store: &Arc<dyn EffectStore>,
+        commands: &Arc<dyn Commands>,
+        config: &Config,
+    ) {
+        self.consumer_tasks.spawn(react::run(
+            reactor,
+            leases.lease(&react::lease::<R>()),
+            Arc::clone(log),
+            Arc::clone(store),
+            Arc::clone(commands),
+            reactor_options(config),
+            self.consumers.clone(),
+        ));
     }
 
     async fn open_doors(&mut self, listener: TcpListener, doors: Doors<'_>) -> anyhow::Result<()> {

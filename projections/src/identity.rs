@@ -1,21 +1,37 @@
 //! Identity's state: what is decided under row locks rather than folded from the log (ADR 0020).
 
+mod api_keys;
 mod codes;
 mod credentials;
 mod handles;
+mod invites;
 mod keys;
 mod sessions;
 mod signing;
 
+pub use api_keys::{ApiKeyRow, ApiKeys, NewApiKey, NewSecret, Opens, SecretRow};
 pub use codes::{Codes, NewCode, Pace};
 pub use credentials::{Credentials, CredentialsRow};
 pub use handles::{Claim, Handles, Kind, OLD_AFTER_SECONDS};
+pub use invites::{InviteKey, Invites};
 pub use keys::PgKeyring;
 pub use sessions::{GRACE_SECONDS, NewSession, Refreshed, SessionRow, Sessions};
 pub use signing::{SigningKeyRow, SigningKeys};
 
 /// Every statement, for the test that prepares them.
 pub(crate) const STATEMENTS: &[&str] = &[
+    api_keys::MAKE,
+    api_keys::ADD_SECRET,
+    api_keys::LOCK,
+    api_keys::NUMBER,
+    api_keys::SHORTEN,
+    api_keys::BY_SECRET,
+    api_keys::LIST,
+    api_keys::COUNT,
+    api_keys::REVOKE,
+    api_keys::OF_OWNER,
+    api_keys::USED,
+    api_keys::SWEEP,
     codes::KEEP_CODE,
     codes::USE_CODE,
     codes::PEEK_CODE,
@@ -44,6 +60,10 @@ pub(crate) const STATEMENTS: &[&str] = &[
     handles::RELEASE,
     handles::RELEASE_ALL,
     handles::FIND,
+    invites::NOTE,
+    invites::BY_CODE,
+    invites::TO_ADDRESS,
+    invites::FORGET,
     keys::GET,
     keys::GET_OR_KEEP,
     keys::DESTROY,

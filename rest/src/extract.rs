@@ -86,6 +86,22 @@ impl<S: Send + Sync> FromRequestParts<S> for Segment {
     }
 }
 
+/// As [`Segment`], for a path with two of them.
+pub struct Segments(pub String, pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segments {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
+        let found = axum::extract::Path::<(String, String)>::from_request_parts(parts, state).await;
+        let is_word = |text: &String| kernel::storable::is_word(text);
+        let words = found.ok().map(|path| path.0).filter(|(first, second)| is_word(first) && is_word(second));
+        let detail = "A part of the path is not a name: use 1 to 128 visible ASCII characters without blanks.";
+        let (first, second) = words.ok_or_else(|| Problem::new(400, "invalid_name", detail))?;
+        Ok(Self(first, second))
+    }
+}
+
 /// Checks a name from a query.
 ///
 /// # Errors

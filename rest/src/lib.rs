@@ -8,14 +8,16 @@ mod fault;
 mod once;
 mod origin;
 mod quotas;
+mod scope;
 
 pub use answer::answer;
 pub use caller::{ANYBODY, Access, Caller, Holder, Level, ME, OPERATE, Signed, SignedIn, covers};
-pub use extract::{AtLeast, Chain, PageQuery, Payload, Query, Segment, name};
+pub use extract::{AtLeast, Chain, PageQuery, Payload, Query, Segment, Segments, name};
 pub use fault::Fault;
 pub use once::{IdempotencyKey, Once, asker};
 pub use origin::Origin;
 pub use quotas::{Quotas, Unmetered};
+pub use scope::{RESOURCES, level_of};
 
 /// One page of a list.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]

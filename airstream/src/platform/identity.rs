@@ -75,6 +75,7 @@ pub(super) async fn start(
     });
     tasks.spawn(signing.keep(stop.clone()));
     tasks.spawn(identity::follow::follow(accounts.clone(), Arc::clone(log), stop.clone()));
+    tasks.spawn(identity::uses::write(accounts.clone(), stop.clone()));
     let operators: Result<Vec<Email>, _> = settings.operators.iter().map(|text| Email::parse(text)).collect();
     let operators = operators.map_err(|error| anyhow::anyhow!("identity.operators: {error}"))?;
     let people: Arc<dyn Access> = Arc::new(PlatformAccess::new(accounts.clone(), operators));

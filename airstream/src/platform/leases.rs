@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use identity::keeper::Keeper;
 use projections::{Database, PgLeases};
 use runtime::lease::{self, Leases};
 use runtime::{clock, forward, react};
@@ -26,6 +27,7 @@ pub(super) fn wants(config: &Config, roles: Roles) -> Vec<String> {
     }
     if roles.reactor {
         wants.push(react::lease::<Steps>());
+        wants.push(react::lease::<Keeper>());
     }
     wants
 }

@@ -8,16 +8,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kernel::{PrincipalId, Problem, TenantId, Timestamp};
-use projections::identity::Kind;
+use projections::identity::{Kind, Opens};
 use rest::{Access, Holder, Level, Signed};
 use runtime::clock;
 use tokio::sync::broadcast;
 
 use crate::accounts::Accounts;
+use crate::api_key::ApiSecret;
 use crate::names::Email;
 use crate::recent::Recent;
 use crate::tenant::Tenant;
 use crate::token::{Claims, Refused};
+use crate::uses::Uses;
 use events::tenant::Role;
 
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
@@ -28,6 +30,10 @@ pub(crate) struct Memory {
     pub(crate) tokens: Recent<Vec<u8>, Arc<Claims>>,
     /// Whose a session is, as long as it goes on.
     pub(crate) sessions: Recent<String, Option<String>>,
+    /// What secrets of API keys open, by their keyed hash.
+    pub(crate) keys: Recent<Vec<u8>, Arc<Opens>>,
+    /// When keys were used.
+    pub(crate) uses: Uses,
     /// Open tenants.
     pub(crate) tenants: Recent<TenantId, Option<Arc<Tenant>>>,
     /// Who runs the platform.
@@ -40,6 +46,8 @@ impl Default for Memory {
         Self {
             tokens: Recent::new(REMEMBERED),
             sessions: Recent::new(REMEMBERED),
+            keys: Recent::new(REMEMBERED),
+            uses: Uses::new(REMEMBERED),
             tenants: Recent::new(REMEMBERED),
             operators: Recent::new(REMEMBERED),
             lessened: broadcast::channel(1_024).0,
@@ -51,8 +59,14 @@ impl Memory {
     /// Anything may have changed.
     pub(crate) fn forget_all(&self) {
         self.sessions.forget_all();
+        self.keys.forget_all();
         self.tenants.forget_all();
         self.operators.forget_all();
+    }
+
+    /// A key has other secrets, or none.
+    pub(crate) fn forget_key(&self, key: &str) {
+        self.keys.forget_where(|opens| opens.key == key);
     }
 
     /// A principal may do less than before.
@@ -129,6 +143,39 @@ impl PlatformAccess {
         })
     }
 
+    /// A key acts for who made it: with their role as it is now, narrowed by its own scopes.
+    async fn program(&self, token: &str) -> Result<Signed, Problem> {
+        let accounts = &self.accounts;
+        let invalid = || unauthenticated("The API key is not valid: it is wrong, has expired, or was revoked.");
+        let secret = ApiSecret::parse(token).ok_or_else(invalid)?;
+        let digest = accounts.digests.api_key.digest(secret.reveal().as_bytes());
+        // Only what opens something is remembered: a key that was just made counts at once.
+        let look_up = async {
+            let opens = accounts.api_keys.by_secret(&digest).await?.ok_or_else(invalid)?;
+            // Erasing somebody takes a moment; their keys end before.
+            accounts.person(&opens.owner).await?.ok_or_else(invalid)?;
+            Ok::<_, Problem>(Arc::new(opens))
+        };
+        let opens = accounts.memory.keys.get(&digest, look_up).await?;
+        if opens.expires_at <= clock::now() {
+            return Err(invalid());
+        }
+        let tenant = TenantId::new(&opens.tenant)?;
+        let Some(role) = self.role(&tenant, &opens.owner).await? else {
+            return Err(unauthenticated("Whoever made this API key is not a member of its tenant any more."));
+        };
+        accounts.memory.uses.note(&opens.key);
+        Ok(Signed {
+            principal: PrincipalId::new(&opens.key)?,
+            holder: Holder::Program,
+            tenant: Some(tenant),
+            level: Some(level(role)),
+            scopes: Some(opens.scopes.iter().cloned().collect()),
+            operator: false,
+            expires_at: Some(opens.expires_at),
+        })
+    }
+
     async fn claims(&self, token: &str) -> Result<Arc<Claims>, Problem> {
         let digest = ring::digest::digest(&ring::digest::SHA256, token.as_bytes()).as_ref().to_vec();
         let verified = async { self.accounts.signing.verify(token).map(Arc::new) };
@@ -176,7 +223,8 @@ impl PlatformAccess {
 #[async_trait]
 impl Access for PlatformAccess {
     async fn bearer(&self, token: &str) -> Result<Arc<Signed>, Problem> {
-        Ok(Arc::new(self.person(token).await?))
+        let signed = if ApiSecret::claims(token) { self.program(token).await } else { self.person(token).await };
+        Ok(Arc::new(signed?))
     }
 
     async fn knows(&self, tenant: &TenantId) -> bool {

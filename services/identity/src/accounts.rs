@@ -3,12 +3,15 @@
 //! Facts become events through the deciders; what must be decided under a lock is decided in Postgres first
 //! (`docs/adr/0020-what-of-identity-is-history.md`).
 
+mod api_keys;
 mod email;
+mod invites;
 mod login;
 mod profile;
 mod register;
 mod sessions;
 mod tenancy;
+mod tenants;
 mod totp;
 mod tries;
 
@@ -17,7 +20,7 @@ use std::time::Duration;
 
 use kernel::{CommandId, Problem, Sealed, StreamName};
 use projections::Database;
-use projections::identity::{Codes, Credentials, Handles, Sessions};
+use projections::identity::{ApiKeys, Codes, Credentials, Handles, Invites, Sessions};
 use projections::mail::Outbox;
 use runtime::{Answer, Commands, Executor, Request};
 use serde::Serialize;
@@ -29,10 +32,13 @@ use crate::person::{People, Person, State};
 use crate::refresh::RefreshTokens;
 use crate::signing::Signing;
 
+pub use api_keys::{KeyView, MAX_EXPIRES_DAYS, MAX_OVERLAP_SECONDS, MadeKey, NewKey};
+pub use invites::{InviteView, Invited};
 pub use login::{Credential, LoggedIn};
 pub use profile::{Me, ProfileEdit};
 pub use register::Registration;
 pub use sessions::SessionView;
+pub use tenants::{MemberView, TenantView};
 
 /// Whose streams people are: a tenant that nobody can make or join.
 pub const PLATFORM: &str = "airstream";
@@ -92,6 +98,8 @@ pub struct Inner {
     pub(crate) credentials: Credentials,
     pub(crate) sessions: Sessions,
     pub(crate) codes: Codes,
+    pub(crate) invites: Invites,
+    pub(crate) api_keys: ApiKeys,
     pub(crate) refresh: RefreshTokens,
     pub(crate) digests: Digests,
     pub(crate) memory: Memory,
@@ -103,6 +111,10 @@ pub(crate) struct Digests {
     pub(crate) username: Digester,
     pub(crate) code: Digester,
     pub(crate) attempt: Digester,
+    /// Secrets of API keys, to find them by.
+    pub(crate) api_key: Digester,
+    /// What a caller may get a second time, because their first answer was lost, follows from their request.
+    pub(crate) derived: Digester,
 }
 
 impl std::ops::Deref for Accounts {
@@ -123,12 +135,16 @@ impl Accounts {
             credentials: Credentials::new(&database),
             sessions: Sessions::new(&database, lifetimes.idle.as_secs_f64()),
             codes: Codes::new(&database),
+            invites: Invites::new(&database),
+            api_keys: ApiKeys::new(&database),
             refresh: RefreshTokens::new(&master),
             digests: Digests {
                 email: master.digester("email"),
                 username: master.digester("username"),
                 code: master.digester("code"),
                 attempt: master.digester("attempt"),
+                api_key: master.digester("api key"),
+                derived: master.digester("derived secret"),
             },
             memory: Memory::default(),
             commands,

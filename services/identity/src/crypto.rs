@@ -14,16 +14,30 @@ use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, Ed25519KeyPair, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents,
     UnparsedPublicKey,
 };
+use vault::Digester;
 
 static PROVIDER: CryptoProvider =
     CryptoProvider { signer_factory: signer, verifier_factory: verifier, key_utils: KeyUtils::new_unimplemented() };
 
 /// A secret that nobody can guess, 192 bits, with letters before it by which people and scanners recognise it.
 pub(crate) fn secret(prefix: &str) -> String {
-    let mut bytes = [0; 24];
+    format!("{prefix}{}", URL_SAFE_NO_PAD.encode(random_bytes::<24>()))
+}
+
+/// As [`secret`], and the same text gives the same secret: for what may have to be given out a second time. Nobody can guess
+/// it without the master key.
+pub(crate) fn derived_secret(prefix: &str, digester: &Digester, text: &str) -> String {
+    let mut bytes = digester.digest(text.as_bytes());
+    bytes.truncate(24);
+    format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// Bytes that nobody can guess.
+pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
     // The operating system gives random bytes, or nothing here works.
     SystemRandom::new().fill(&mut bytes).expect("random bytes");
-    format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes))
+    bytes
 }
 
 /// Makes the library use these. Any number of times.

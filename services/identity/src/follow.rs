@@ -7,7 +7,7 @@ use events::{key, person, tenant};
 use futures::StreamExt;
 use futures::stream::{BoxStream, select_all};
 use kernel::{Category, Commit, StreamName};
-use runtime::{Filter, Log, LogError, Recorded};
+use runtime::{Filter, Log, LogError, Recorded, clock};
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts::Accounts;
@@ -63,6 +63,7 @@ async fn heard(accounts: &Accounts, stream: &StreamName, commit: &Commit<'_>) {
                 Ok(person::Event::Erased(_)) => {
                     accounts.vault.forget(stream.id.as_str());
                     accounts.memory.operators.forget(stream.id.as_str());
+                    accounts.memory.keys.forget_where(|opens| opens.owner == stream.id.as_str());
                     accounts.memory.lessen(stream.id.as_str());
                 }
                 Ok(person::Event::EmailConfirmed(_) | person::Event::EmailChanged(_)) => {
@@ -73,12 +74,25 @@ async fn heard(accounts: &Accounts, stream: &StreamName, commit: &Commit<'_>) {
             tenant::CATEGORY => {
                 accounts.memory.tenants.forget(&stream.tenant);
                 match envelope.decode::<tenant::Event>() {
-                    Ok(tenant::Event::RoleChanged(changed)) => accounts.memory.lessen(&changed.person),
-                    Ok(tenant::Event::MemberLeft(left)) => accounts.memory.lessen(&left.person),
+                    Ok(tenant::Event::RoleChanged(changed)) => member(accounts, stream, &changed.person).await,
+                    Ok(tenant::Event::MemberLeft(left)) => member(accounts, stream, &left.person).await,
                     _ => {}
                 }
             }
-            _ => accounts.memory.lessen(stream.id.as_str()),
+            _ => {
+                accounts.memory.forget_key(stream.id.as_str());
+                accounts.memory.lessen(stream.id.as_str());
+            }
         }
+    }
+}
+
+/// A member may do less than before, and so may what acts for them.
+async fn member(accounts: &Accounts, tenant: &StreamName, person: &str) {
+    accounts.memory.lessen(person);
+    match accounts.api_keys.of_owner(person, tenant.tenant.as_str(), clock::now()).await {
+        Ok(keys) => keys.iter().for_each(|key| accounts.memory.lessen(key)),
+        // Whoever asks with such a key gets the right answer; who is connected by one stays so until it is revoked.
+        Err(error) => tracing::warn!(%error, "the keys of a member who may do less are not known"),
     }
 }

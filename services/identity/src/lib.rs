@@ -6,8 +6,10 @@
 
 pub mod access;
 pub mod accounts;
+pub mod api_key;
 mod crypto;
 pub mod follow;
+pub mod keeper;
 pub mod key;
 pub mod names;
 pub mod password;
@@ -18,3 +20,4 @@ pub mod routes;
 pub mod signing;
 pub mod tenant;
 pub mod token;
+pub mod uses;

@@ -66,6 +66,17 @@ impl<K: Hash + Eq + Clone, V: Clone> Recent<K, V> {
         inner.entries.pop(key);
     }
 
+    /// Whatever has such a value may have changed.
+    pub(crate) fn forget_where(&self, is: impl Fn(&V) -> bool) {
+        let mut inner = self.inner();
+        inner.forgotten += 1;
+        let found: Vec<K> =
+            inner.entries.iter().filter(|(_, (value, _))| is(value)).map(|(key, _)| key.clone()).collect();
+        for key in found {
+            inner.entries.pop(&key);
+        }
+    }
+
     /// Any value may have changed.
     pub(crate) fn forget_all(&self) {
         let mut inner = self.inner();
@@ -92,6 +103,10 @@ mod tests {
         assert_eq!((look(&recent, 1).await, look(&recent, 2).await), (1, 1));
         recent.forget("a");
         assert_eq!(look(&recent, 3).await, 3);
+        recent.forget_where(|value| *value == 9);
+        assert_eq!(look(&recent, 9).await, 3);
+        recent.forget_where(|value| *value == 3);
+        assert_eq!(look(&recent, 2).await, 2);
         recent.forget_all();
         assert_eq!(look(&recent, 4).await, 4);
         tokio::time::advance(LASTS).await;

@@ -1,17 +1,29 @@
 //! `/v1/auth`, `/v1/me` and `/.well-known`: identity over HTTP.
 
+mod api_keys;
 mod auth;
+mod invites;
 mod me;
+mod tenants;
 mod well_known;
 
-use rest::{Fault, Holder, SignedIn};
+use kernel::{Problem, TenantId};
+use rest::{Fault, Holder, PageQuery, Payload, SignedIn};
+use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::accounts::Accounts;
 
 /// The routes, to be mounted behind the gateway.
 pub fn router(accounts: Accounts) -> OpenApiRouter {
-    OpenApiRouter::new().merge(auth::router()).merge(me::router()).merge(well_known::router()).with_state(accounts)
+    OpenApiRouter::new()
+        .merge(auth::router())
+        .merge(me::router())
+        .merge(tenants::router())
+        .merge(invites::router())
+        .merge(api_keys::router())
+        .merge(well_known::router())
+        .with_state(accounts)
 }
 
 /// Whose session asks: person and session.
@@ -21,7 +33,58 @@ fn person(signed: &SignedIn) -> Result<(&str, &str), Fault> {
     match &signed.0.holder {
         Holder::Person { session, .. } => Ok((signed.0.principal.as_str(), session)),
         Holder::Program | Holder::Development => {
-            Err(kernel::Problem::new(403, "people_only", "This is about a person; sign in as one.").into())
+            Err(Problem::new(403, "people_only", "This is about a person; sign in as one.").into())
         }
     }
+}
+
+/// The tenant of the path, if it is the one that is worked in: going into another one is a step of its own. Whether there is
+/// such a tenant is not told.
+fn inside<'a>(signed: &'a SignedIn, tenant: &str) -> Result<&'a TenantId, Fault> {
+    match &signed.0.tenant {
+        Some(own) if own.as_str() == tenant => Ok(own),
+        _ => {
+            let detail = "Your token is for another tenant: `POST /v1/auth/tenant` gives one for each of yours.";
+            Err(Problem::new(403, "another_tenant", detail).into())
+        }
+    }
+}
+
+/// A page of something that may be asked for as of a position.
+#[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct FreshPage {
+    /// Items per page: 1 to 500.
+    #[param(default = 50)]
+    limit: Option<usize>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// A position from an earlier answer: answer only once it is visible.
+    at_least: Option<String>,
+}
+
+impl FreshPage {
+    /// How many, and after which.
+    fn read(&self) -> Result<(usize, &str), Fault> {
+        let page = PageQuery { limit: self.limit, cursor: None };
+        Ok((page.limit()?, after(self.cursor.as_deref())?))
+    }
+}
+
+/// A cursor that is an id.
+fn after(cursor: Option<&str>) -> Result<&str, Fault> {
+    let after = cursor.unwrap_or_default();
+    if !after.is_empty() {
+        rest::name("cursor", after)?;
+    }
+    Ok(after)
+}
+
+/// A body that has nothing to say.
+fn nothing(body: &Payload) -> Result<(), Fault> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+    body.read::<Nothing>().map(|Nothing {}| ())
 }

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use events::tenant::{
     self, Closed, Created, Event, InviteRevoked, MemberInvited, MemberJoined, MemberLeft, Renamed, Role, RoleChanged,
 };
-use kernel::storable::cut;
-use kernel::{Access, CommandSet, CommandSpec, Decider, Problem, Sealed, Stamp, Timestamp};
+use kernel::{Access, CommandSet, CommandSpec, Decider, FieldError, Problem, Sealed, Stamp, Timestamp};
 use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
@@ -20,6 +20,8 @@ mod tests;
 pub const MAX_NAME_CHARS: usize = 100;
 /// Invitations that may be open at once.
 pub const MAX_INVITES: usize = 200;
+/// How long an invitation may be accepted.
+pub const INVITE_LASTS: Duration = Duration::from_secs(7 * 86_400);
 /// Members that a tenant may have.
 pub const MAX_MEMBERS: usize = 10_000;
 
@@ -47,6 +49,11 @@ pub enum Command {
         /// Who asks.
         by: String,
         /// Which.
+        invite: String,
+    },
+    /// Whoever was invited does not want to. Whether the invitation was meant for them is known to whoever sends this.
+    Decline {
+        /// Which invitation.
         invite: String,
     },
     /// Somebody accepts. Whether the invitation was meant for them is known to whoever sends this.
@@ -87,6 +94,16 @@ struct Rename {
     name: String,
 }
 
+/// What an invitation is made of; until when it may be accepted follows from when it is made.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ask {
+    invite: String,
+    email: Sealed,
+    role: Role,
+    by: String,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Invite {
@@ -123,6 +140,11 @@ impl CommandSet for Command {
         CommandSpec { name: "rename", access: Access::Public, about: "Changes what people call it." },
         CommandSpec { name: "invite", access: Access::Internal, about: "Asks somebody to join." },
         CommandSpec { name: "revoke-invite", access: Access::Public, about: "Takes an invitation back." },
+        CommandSpec {
+            name: "decline",
+            access: Access::Internal,
+            about: "Takes an invitation back for whom it was made.",
+        },
         CommandSpec { name: "accept", access: Access::Internal, about: "Makes whoever accepts a member." },
         CommandSpec { name: "change-role", access: Access::Public, about: "Changes what a member may do." },
         CommandSpec { name: "remove", access: Access::Public, about: "Ends a membership." },
@@ -138,8 +160,13 @@ impl CommandSet for Command {
                 Self::Create(Created { name: name_of(&created.name)?, ..created })
             }
             "rename" => Self::Rename { by, name: name_of(&kernel::object::<Rename>(body)?.name)? },
-            "invite" => Self::Invite { invited: kernel::object(body)?, at: stamp.at },
+            "invite" => {
+                let Ask { invite, email, role, by } = kernel::object(body)?;
+                let expires_at = stamp.at + INVITE_LASTS;
+                Self::Invite { invited: MemberInvited { invite, email, role, by, expires_at }, at: stamp.at }
+            }
             "revoke-invite" => Self::RevokeInvite { by, invite: kernel::object::<Invite>(body)?.invite },
+            "decline" => Self::Decline { invite: kernel::object::<Invite>(body)?.invite },
             "accept" => {
                 let Accept { invite, person } = kernel::object(body)?;
                 Self::Accept { invite, person, at: stamp.at }
@@ -162,11 +189,12 @@ impl CommandSet for Command {
 /// A name as it is kept: without blanks around it, no longer than [`MAX_NAME_CHARS`].
 fn name_of(text: &str) -> Result<String, Problem> {
     let name = text.trim();
-    match name.is_empty() || name.chars().any(char::is_control) {
-        true => {
-            Err(Problem::new(422, "invalid", "A tenant's name has 1 to 100 characters, and no control characters."))
+    match (1..=MAX_NAME_CHARS).contains(&name.chars().count()) && !name.chars().any(char::is_control) {
+        true => Ok(name.to_owned()),
+        false => {
+            let detail = "A tenant's name has 1 to 100 characters, and no control characters.".to_owned();
+            Err(Problem::invalid(vec![FieldError { pointer: "/name".to_owned(), detail }]))
         }
-        false => Ok(cut(name.to_owned(), MAX_NAME_CHARS)),
     }
 }
 
@@ -350,9 +378,9 @@ impl Tenant {
             Command::Invite { invited, at } => self.invite(invited, at),
             Command::RevokeInvite { by, invite } => {
                 self.require(&by, Role::Admin)?;
-                let open = self.invites.contains_key(&invite);
-                Ok(if open { vec![InviteRevoked { invite }.into()] } else { vec![] })
+                Ok(self.revoke(invite))
             }
+            Command::Decline { invite } => Ok(self.revoke(invite)),
             Command::Accept { invite, person, at } => self.accept(invite, person, at),
             Command::ChangeRole { by, person, role } => {
                 self.require(&by, Role::Viewer)?;
@@ -381,6 +409,11 @@ impl Tenant {
             return Err(Refusal::TooMany { what: "open invitations", limit: MAX_INVITES });
         }
         Ok(vec![invited.into()])
+    }
+
+    fn revoke(&self, invite: String) -> Vec<Event> {
+        let open = self.invites.contains_key(&invite);
+        if open { vec![InviteRevoked { invite }.into()] } else { vec![] }
     }
 
     fn accept(&self, invite: String, person: String, at: Timestamp) -> Result<Vec<Event>, Refusal> {

@@ -15,6 +15,10 @@ const PAIR: Pace = Pace { burst: 5, every_seconds: 30.0 };
 const ACCOUNT: Pace = Pace { burst: 30, every_seconds: 10.0 };
 /// From one address, on whatever.
 const ADDRESS: Pace = Pace { burst: 100, every_seconds: 1.0 };
+/// Invitations of one tenant, to whomever.
+const INVITES: Pace = Pace { burst: 50, every_seconds: 60.0 };
+/// Tenants that one person makes.
+const TENANTS: Pace = Pace { burst: 20, every_seconds: 3_600.0 };
 /// Mail to one address.
 const MAIL: Pace = Pace { burst: 5, every_seconds: 300.0 };
 
@@ -41,6 +45,23 @@ impl Inner {
     pub(super) async fn may_mail(&self, address: &str) -> Result<bool, Problem> {
         let digest = self.digests.attempt.digest(format!("mail {address}").as_bytes());
         Ok(self.codes.attempt(&digest, MAIL).await?.is_ok())
+    }
+
+    /// Counts a tenant that somebody makes.
+    pub(super) async fn count_tenant(&self, person: &str) -> Result<(), Problem> {
+        self.count(&format!("tenant {person}"), TENANTS).await
+    }
+
+    /// Counts an invitation of a tenant to an address. Whether there is an account does not matter, so they may hear of it.
+    pub(super) async fn count_invite(&self, tenant: &str, address: &str) -> Result<(), Problem> {
+        self.count(&format!("invite {tenant}"), INVITES).await?;
+        match self.may_mail(address).await? {
+            true => Ok(()),
+            false => {
+                let detail = "Too many mails have gone to this address; wait some minutes.";
+                Err(Problem::new(429, "too_many_tries", detail).retry_after(300_000))
+            }
+        }
     }
 
     async fn count(&self, what: &str, pace: Pace) -> Result<(), Problem> {
