@@ -37,10 +37,10 @@ mod wait;
 
 pub use doctor::{Finding, Status, doctor};
 pub use error::StartError;
-pub use nats::{NatsAddress, NatsMember, example_cluster, nats_login};
+pub use nats::{NatsAddress, NatsMember, NatsTenants, example_cluster, nats_login};
 /// Signals for [`Stack::kill_child`].
 pub use nix::sys::signal::Signal;
-pub use options::{NatsUser, Options, default_cache_dir, default_data_dir};
+pub use options::{NatsAccount, NatsUser, Options, default_cache_dir, default_data_dir};
 pub use postgres::PostgresAddress;
 pub use progress::{Child, Progress, Source};
 pub use shared::{Shared, SharedOptions, TestAccount, shared, shared_cluster};

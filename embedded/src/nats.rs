@@ -6,6 +6,8 @@ mod server;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,13 +15,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
+use nkeys::{KeyPair, KeyPairType};
 
 use crate::directory::Directory;
 use crate::error::StartError;
 use crate::find::{Chosen, Version};
 use crate::leftovers;
 use crate::logs;
-use crate::options::{NatsUser, Options};
+use crate::options::{NatsAccount, NatsUser, Options};
 use crate::progress::{Child, Progress, Report};
 use crate::secrets::Secrets;
 use crate::state::StateFile;
@@ -31,8 +34,18 @@ use server::{NatsServer, Ports};
 pub(crate) use cluster::findings;
 pub use configuration::example_cluster;
 
-/// The user that may do everything in its account.
+/// The user that may do everything in the platform's account.
 const INTERNAL_USER: &str = "airstream";
+/// The user that may do everything in the tenants' account.
+const DOOR_USER: &str = "airstream-door";
+/// The user that is asked who somebody is.
+const CALLOUT_USER: &str = "airstream-callout";
+/// The platform's account, with the log.
+const APP: &str = "APP";
+/// The account of everybody else. It has no streams, and shares no subject with any other account.
+const TENANTS: &str = "TENANTS";
+/// The account in which servers ask who somebody is.
+const AUTH: &str = "AUTH";
 
 /// How to connect to NATS. `Debug` leaves the passwords out.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,8 +62,34 @@ pub struct NatsAddress {
     pub servers: Vec<NatsMember>,
     /// Passwords of [`Options::nats_users`] and of `sys`, by name.
     pub users: BTreeMap<String, String>,
+    /// The way to the account of everybody else; `None` for an external server.
+    pub tenants: Option<NatsTenants>,
     /// Its version; `None` for an external server.
     pub version: Option<String>,
+}
+
+/// The account in which tenants' programs are, and how the servers are told who may come in there.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NatsTenants {
+    /// The account's name.
+    pub account: String,
+    /// The user that may do everything there: the platform's doors are its subscriptions.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+    /// The user in the account in which the servers ask who somebody is.
+    pub callout_user: String,
+    /// Its password.
+    pub callout_password: String,
+    /// The seed of the account key that signs the answers.
+    pub callout_seed: String,
+}
+
+/// Without the secrets.
+impl fmt::Debug for NatsTenants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsTenants").field("account", &self.account).field("user", &self.user).finish_non_exhaustive()
+    }
 }
 
 /// One server of ours.
@@ -81,6 +120,7 @@ impl NatsAddress {
             monitor_url: None,
             servers: Vec::new(),
             users: BTreeMap::new(),
+            tenants: None,
             version: None,
         }
     }
@@ -99,10 +139,31 @@ pub fn nats_login(data_dir: &Path) -> Option<(String, String)> {
 #[derive(Debug, Clone)]
 pub(crate) struct Account {
     pub(crate) name: String,
+    /// Whether it may have streams.
+    pub(crate) jetstream: bool,
+    /// Whether doors stand there.
+    pub(crate) doors: bool,
     /// The user that may do everything, and its password.
     pub(crate) internal: (String, String),
     /// The other users: the name in [`NatsUser`], the full name, the password.
     pub(crate) users: Vec<(NatsUser, String, String)>,
+}
+
+/// How servers learn who somebody is that is not in their configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Callout {
+    pub(crate) account: &'static str,
+    pub(crate) user: &'static str,
+    pub(crate) password: String,
+    /// The public key that belongs to the seed.
+    pub(crate) issuer: String,
+    pub(crate) seed: String,
+}
+
+impl Callout {
+    pub(crate) fn of(issuer: String, seed: String, password: String) -> Callout {
+        Callout { account: AUTH, user: CALLOUT_USER, password, issuer, seed }
+    }
 }
 
 /// A running NATS with the ways to it.
@@ -127,10 +188,10 @@ pub(crate) fn start(
     let before = state.get();
     let count = cluster::size(directory, options.nats_servers)?;
     refuse_downgrade(directory, before.nats.version.as_deref(), chosen.version)?;
-    let (accounts, sys_password, route_password) = {
+    let (accounts, callout, sys_password, route_password) = {
         let mut secrets = secrets.lock().unwrap_or_else(PoisonError::into_inner);
-        let (accounts, sys) = make_accounts(options, &mut secrets)?;
-        (accounts, sys, secrets.password("nats/route")?)
+        let accounts = make_accounts(options, &mut secrets)?;
+        (accounts, make_callout(&mut secrets)?, secrets.password("nats/sys")?, secrets.password("nats/route")?)
     };
     let sync_always = options.nats_sync_always && !options.ephemeral;
     if !sync_always {
@@ -146,6 +207,7 @@ pub(crate) fn start(
         sync_always,
         cluster: None,
         accounts: accounts.clone(),
+        callout: callout.clone(),
         sys_password: sys_password.clone(),
         ports: Arc::default(),
         state: state.clone(),
@@ -159,14 +221,23 @@ pub(crate) fn start(
     state.update(|state| state.nats.version = Some(chosen.version_text()))?;
     let (supervisors, servers): (Vec<_>, Vec<_>) = running.into_iter().unzip();
     let mut accounts = accounts.into_iter();
-    let app = accounts.next();
+    let (app, tenants) = (accounts.next(), accounts.next());
     let mut users: BTreeMap<String, String> = app
         .iter()
+        .chain(&tenants)
         .flat_map(|account| &account.users)
         .map(|(user, _, password)| (user.name.clone(), password.clone()))
         .collect();
     users.insert("sys".to_owned(), sys_password);
     let (user, password) = app.map(|account| account.internal).unzip();
+    let tenants = tenants.map(|tenants| NatsTenants {
+        account: tenants.name,
+        user: tenants.internal.0,
+        password: tenants.internal.1,
+        callout_user: callout.user.to_owned(),
+        callout_password: callout.password,
+        callout_seed: callout.seed,
+    });
     let urls: Vec<&str> = servers.iter().map(|server: &NatsMember| server.url.as_str()).collect();
     let address = NatsAddress {
         url: urls.join(","),
@@ -175,6 +246,7 @@ pub(crate) fn start(
         monitor_url: servers.first().map(|server| server.monitor_url.clone()),
         servers,
         users,
+        tenants,
         version: Some(chosen.version_text()),
     };
     Ok(Nats { address, test_accounts: accounts.collect(), supervisors })
@@ -256,34 +328,76 @@ fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// `APP` first, then the test accounts. User names are unique in a server, so those of test accounts get a prefix.
-fn make_accounts(options: &Options, secrets: &mut Secrets) -> Result<(Vec<Account>, String), StartError> {
+/// `APP` and `TENANTS` first, then the test accounts. User names are unique in a server, so those of test accounts get a
+/// prefix.
+fn make_accounts(options: &Options, secrets: &mut Secrets) -> Result<Vec<Account>, StartError> {
     for user in &options.nats_users {
         check_user(user)?;
     }
-    let mut account = |name: String, prefix: &str, internal: &str| -> Result<Account, StartError> {
-        let mut password = |user: &str| secrets.password(&format!("nats/{user}"));
-        let internal = (internal.to_owned(), password(internal)?);
-        let mut users = Vec::new();
-        for user in &options.nats_users {
-            let full = format!("{prefix}{}", user.name);
-            let password = password(&full)?;
-            users.push((user.clone(), full, password));
-        }
-        Ok(Account { name, internal, users })
-    };
-    let mut accounts = vec![account("APP".to_owned(), "", INTERNAL_USER)?];
+    let mut password = |user: &str| secrets.password(&format!("nats/{user}"));
+    let mut accounts = own_accounts(&options.nats_users, &mut password)?;
     for number in 0..options.accounts {
         let prefix = format!("t{number:02}");
-        accounts.push(account(format!("T{number:02}"), &format!("{prefix}-"), &prefix)?);
+        let internal = (prefix.clone(), password(&prefix)?);
+        let users = users(&options.nats_users, NatsAccount::Platform, &format!("{prefix}-"), &mut password)?;
+        accounts.push(Account { name: format!("T{number:02}"), jetstream: true, doors: true, internal, users });
     }
-    let sys = secrets.password("nats/sys")?;
-    Ok((accounts, sys))
+    Ok(accounts)
+}
+
+/// The platform's account and the tenants'.
+fn own_accounts(
+    wanted: &[NatsUser],
+    mut password: impl FnMut(&str) -> Result<String, StartError>,
+) -> Result<Vec<Account>, StartError> {
+    let app = Account {
+        name: APP.to_owned(),
+        jetstream: true,
+        doors: false,
+        internal: (INTERNAL_USER.to_owned(), password(INTERNAL_USER)?),
+        users: users(wanted, NatsAccount::Platform, "", &mut password)?,
+    };
+    let tenants = Account {
+        name: TENANTS.to_owned(),
+        jetstream: false,
+        doors: true,
+        internal: (DOOR_USER.to_owned(), password(DOOR_USER)?),
+        users: users(wanted, NatsAccount::Tenants, "", &mut password)?,
+    };
+    Ok(vec![app, tenants])
+}
+
+fn users(
+    wanted: &[NatsUser],
+    account: NatsAccount,
+    prefix: &str,
+    mut password: impl FnMut(&str) -> Result<String, StartError>,
+) -> Result<Vec<(NatsUser, String, String)>, StartError> {
+    let here = wanted.iter().filter(|user| user.account == account);
+    let with_password = here.map(|user| {
+        let full = format!("{prefix}{}", user.name);
+        let password = password(&full)?;
+        Ok((user.clone(), full, password))
+    });
+    with_password.collect()
+}
+
+fn make_callout(secrets: &mut Secrets) -> Result<Callout, StartError> {
+    let seed = secrets.made("nats/callout-seed", || {
+        let mut random = [0; 32];
+        File::open("/dev/urandom")?.read_exact(&mut random)?;
+        let pair = KeyPair::new_from_raw(KeyPairType::Account, random).and_then(|pair| pair.seed());
+        pair.map_err(io::Error::other)
+    })?;
+    let unusable = |error| StartError::BadOptions(format!("the seed nats/callout-seed in secrets.json: {error}"));
+    let issuer = KeyPair::from_seed(&seed).map_err(unusable)?.public_key();
+    Ok(Callout::of(issuer, seed, secrets.password(&format!("nats/{CALLOUT_USER}"))?))
 }
 
 fn check_user(user: &NatsUser) -> Result<(), StartError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if user.name.is_empty() || !user.name.chars().all(allowed) || ["airstream", "sys"].contains(&user.name.as_str()) {
+    let taken = ["sys", INTERNAL_USER, DOOR_USER, CALLOUT_USER].contains(&user.name.as_str());
+    if user.name.is_empty() || !user.name.chars().all(allowed) || taken {
         return Err(StartError::BadOptions(format!("a NATS user cannot be called {:?}", user.name)));
     }
     let bad = |c: char| c.is_whitespace() || c.is_control() || c == '"' || c == '\\';

@@ -33,9 +33,10 @@ pub struct Options {
     /// In a cluster: subjects such as `cmd.>` whose requests stay on the server that they came in on. There they go to
     /// `door.<server name>.<subject>`; otherwise any server's subscriber might get them, and lose them with its server.
     pub nats_doors: Vec<String>,
-    /// Users besides `airstream` (may do everything) and `sys` (monitoring).
+    /// Users besides the platform's own, which may do everything in their accounts, and `sys` (monitoring). Whoever is not
+    /// among them is asked about: see [`crate::NatsTenants`].
     pub nats_users: Vec<NatsUser>,
-    /// Extra accounts `T00`, `T01`, …, each with its own JetStream and its own copy of the users.
+    /// Extra accounts `T00`, `T01`, …, each with its own JetStream and its own copy of the users of the platform's account.
     /// Tests need them: stream names are fixed, so two tests on one server need two accounts. 0 means only `APP`.
     pub accounts: usize,
     /// Write `sync_interval: always`, so that an acknowledged event survives a power cut.
@@ -85,9 +86,20 @@ impl Default for Options {
     }
 }
 
+/// Which account a user is in. Accounts share no subjects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NatsAccount {
+    /// The platform's own, with the log.
+    Platform,
+    /// That of everybody who comes through a door.
+    Tenants,
+}
+
 /// A NATS user that may do only what is listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatsUser {
+    /// Where it is.
+    pub account: NatsAccount,
     /// Letters, digits, `-` and `_`. In the test account `T07` the user is called `t07-<name>`.
     pub name: String,
     /// Subjects it may publish to; none means it may not publish.

@@ -42,10 +42,15 @@ impl Secrets {
 
     /// The password under this name, made now if there was none.
     pub(crate) fn password(&mut self, name: &str) -> Result<String, StartError> {
+        self.made(name, || random_hex(24))
+    }
+
+    /// The secret under this name, made now if there was none.
+    pub(crate) fn made(&mut self, name: &str, make: impl FnOnce() -> io::Result<String>) -> Result<String, StartError> {
         if let Some(known) = self.passwords.get(name) {
             return Ok(known.clone());
         }
-        let made = random_hex(24).map_err(|error| StartError::io("read", Path::new("/dev/urandom"), error))?;
+        let made = make().map_err(|error| StartError::io("read", Path::new("/dev/urandom"), error))?;
         self.passwords.insert(name.to_owned(), made.clone());
         Ok(made)
     }

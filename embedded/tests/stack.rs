@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use embedded::{Child, NatsUser, Options, Progress, Signal, Source, Stack, StartError, Status, doctor, start};
+use embedded::{Child, NatsAccount, NatsUser, Options, Progress, Signal, Source, Stack, StartError, Status, doctor, start};
 use futures::StreamExt;
 use sqlx::{Connection, PgConnection};
 
@@ -254,6 +254,7 @@ async fn dropping_a_stack_ends_it() {
 async fn users_may_do_what_is_listed_and_nothing_else() {
     let folder = folder();
     let user = NatsUser {
+        account: NatsAccount::Platform,
         name: "gateway".to_owned(),
         publish: vec!["cmd.>".to_owned()],
         subscribe: vec!["_INBOX.>".to_owned()],

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectError, ConnectOptions, Event};
+use async_nats::{Client, ConnectError, ConnectOptions, Event, HeaderMap};
+use bytes::Bytes;
 use tokio::sync::{OnceCell, watch};
 use tokio::time::Instant;
 
@@ -101,6 +102,17 @@ impl Connection {
             if doors.is_empty() { vec![self.client.clone()] } else { doors }
         };
         self.doors.get_or_init(open).await
+    }
+
+    /// Tells whoever listens on a subject just now.
+    pub async fn tell(&self, subject: String, headers: &[(&'static str, &str)], body: Bytes) {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, *value);
+        }
+        if let Err(error) = self.client.publish_with_headers(subject, map, body).await {
+            tracing::debug!(%error, "something could not be told");
+        }
     }
 
     /// The client, for doors that subscribe to subjects of their own.

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::{Connection, headers};
+use crate::{Connection, headers, subjects};
 
 /// What a subject's handler gives back: a status, a body, and whether it repeats an earlier answer.
 pub struct Reply {
@@ -79,6 +79,9 @@ impl Incoming {
 /// Answers the messages of a subject.
 pub type Handle = Arc<dyn Fn(Incoming) -> BoxFuture<'static, Reply> + Send + Sync>;
 
+/// As [`Handle`], where order matters: the next message is taken when the outer future is done, the inner one is the answer.
+pub type InOrder = Arc<dyn Fn(Incoming) -> BoxFuture<'static, BoxFuture<'static, Reply>> + Send + Sync>;
+
 /// Serves a subject until `stop`, and then until what was taken is answered. Several instances share the messages.
 ///
 /// In a cluster it listens on every server, for `door.<server name>.<subject>` as well: the servers are configured to map
@@ -91,6 +94,21 @@ pub async fn serve(
     connection: &Connection,
     subject: &'static str,
     handle: Handle,
+    stop: CancellationToken,
+) -> Result<tokio::task::JoinHandle<()>, async_nats::SubscribeError> {
+    let side_by_side: InOrder = Arc::new(move |message| Box::pin(std::future::ready(handle(message))));
+    serve_in_order(connection, subject, side_by_side, stop).await
+}
+
+/// As [`serve`], taking the messages of each caller in the order in which they were sent, as long as nobody else serves the
+/// same subject.
+///
+/// # Errors
+/// When the subscription could not be made.
+pub async fn serve_in_order(
+    connection: &Connection,
+    subject: &'static str,
+    handle: InOrder,
     stop: CancellationToken,
 ) -> Result<tokio::task::JoinHandle<()>, async_nats::SubscribeError> {
     let clients = connection.doors().await;
@@ -144,7 +162,7 @@ impl Ways {
 #[derive(Clone)]
 struct Door {
     ways: Ways,
-    handle: Handle,
+    handle: InOrder,
     stop: CancellationToken,
     skip: usize,
 }
@@ -179,12 +197,12 @@ impl Door {
                     if let Err(error) = messages.drain().await {
                         tracing::debug!(%error, "could not drain");
                     }
-                    let rest = async { while let Some(message) = messages.next().await { self.begin(&tasks, message); } };
+                    let rest = async { while let Some(message) = messages.next().await { self.begin(&tasks, message).await; } };
                     let _ = tokio::time::timeout(Duration::from_secs(2), rest).await;
                     break;
                 }
                 message = messages.next() => match message {
-                    Some(message) => self.begin(&tasks, message),
+                    Some(message) => self.begin(&tasks, message).await,
                     None => break,
                 },
             }
@@ -194,18 +212,20 @@ impl Door {
         let _ = tokio::time::timeout(CONFIRM, self.ways.best().flush()).await;
     }
 
-    fn begin(&self, tasks: &TaskTracker, message: Message) {
-        let (ways, handle, skip) = (self.ways.clone(), Arc::clone(&self.handle), self.skip);
+    async fn begin(&self, tasks: &TaskTracker, message: Message) {
+        let to = message.reply.clone();
+        let incoming = Incoming { message, skip: self.skip };
+        // The server checks where a caller may publish, not where it wants its answer.
+        if to.as_ref().is_some_and(|to| !subjects::is_own_inbox(incoming.subject(), to)) {
+            tracing::warn!(subject = incoming.subject(), "a request wants its answer outside its own inbox; it gets none");
+            return;
+        }
+        let in_hand = telemetry::InHand::at("bus");
+        let answer = (self.handle)(incoming).await;
+        let ways = self.ways.clone();
         tasks.spawn(async move {
-            // The server checks where a caller may publish, not where it wants its answer. Ours would be published with
-            // our rights, so it goes to inboxes only: anywhere else a caller could have us write into the log.
-            let to = message.reply.clone().filter(|to| to.starts_with("_INBOX."));
-            if to.is_none() && message.reply.is_some() {
-                tracing::warn!(subject = %message.subject, "a request wants its answer outside the inboxes; it gets none");
-                return;
-            }
-            let _in_hand = telemetry::InHand::at("bus");
-            let reply = handle(Incoming { message, skip }).await;
+            let _in_hand = in_hand;
+            let reply = answer.await;
             if let Some(to) = to {
                 send(ways.best(), to, reply).await;
             }

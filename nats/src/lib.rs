@@ -6,11 +6,15 @@
 mod ack;
 pub mod backup;
 mod batch;
+mod callout;
 mod committer;
 mod connection;
+mod connections;
 mod door;
 mod durability;
 mod examine;
+mod intake;
+mod jwt;
 mod log;
 mod patience;
 mod peers;
@@ -19,10 +23,13 @@ mod read;
 pub mod subjects;
 pub mod topology;
 
+pub use callout::{Admit, Admitted, BadSeed, Knock, SERVER_WAITS, Signer, serve_callout};
 pub use connection::{Connection, Credentials};
-pub use door::{Handle, Incoming, Reply, Unheard, serve};
+pub use connections::{Connections, CutError, Moment};
+pub use door::{Handle, InOrder, Incoming, Reply, Unheard, serve, serve_in_order};
 pub use durability::{ADVICE as SYNC_ADVICE, Durability, durability};
 pub use examine::{Expected, examine};
+pub use intake::intake;
 pub use log::JetStreamLog;
 pub use peers::{Peers, serve_peers};
 pub use queue::{Delivery, QueueError, WorkQueue};
@@ -40,6 +47,8 @@ pub mod headers {
     pub const STATUS: &str = "Airstream-Status";
     /// On replies: present when the answer repeats one given before.
     pub const REPEATED: &str = "Airstream-Repeated";
+    /// On live copies of events: the event's place. `GET /v1/events?from=…` goes on after it.
+    pub const CURSOR: &str = "Airstream-Cursor";
     /// On commits: the event types inside, comma-separated.
     pub const TYPES: &str = "Airstream-Types";
     /// W3C trace context.

@@ -136,6 +136,31 @@ impl WorkQueue {
         }
     }
 
+    /// Hands a message over, with no other headers than these; what has become of it is told by the inner future: its place.
+    /// Messages that are handed over one after the other stand in the queue in that order.
+    pub(crate) async fn hand_over(
+        &self,
+        subject: String,
+        kept: HeaderMap,
+        payload: Bytes,
+    ) -> impl Future<Output = Result<u64, QueueError>> + Send + 'static {
+        const ATTEMPT: &str = "put a message into the queue";
+        let sent = self.connection.context.publish_with_headers(subject, kept, payload).await;
+        let lost = self.connection.lost();
+        async move {
+            let answer = sent.map_err(|error| failed(ATTEMPT, error))?;
+            tokio::select! {
+                answer = answer => answer.map(|ack| ack.sequence).map_err(|error| failed(ATTEMPT, error)),
+                () = lost => Err(failed(ATTEMPT, "the connection to NATS was lost")),
+            }
+        }
+    }
+
+    /// Which stream it stands on.
+    pub(crate) fn stream(&self) -> &'static str {
+        self.stream
+    }
+
     /// Everything in the queue from its beginning, in order, including what an earlier reader took and did not finish.
     /// For a queue with a single reader.
     ///

@@ -6,6 +6,8 @@
 //! queue.<tenant>.<principal>.<category>.<id>.<command>      fire and forget
 //! tasks.<tenant>.<name>                                     a step for outside workers
 //! work.<tenant>.<principal>.<name>                          a worker asks for the next one
+//! feed.<tenant>.<category>.<event type>                     live copies of events
+//! _INBOX.<tenant>.<principal>.…                             where a caller wants its answers
 //! peer.<instance>                                           from instance to instance, closed to everybody else
 //! ```
 
@@ -55,6 +57,34 @@ pub fn task(tenant: &str, name: &str) -> String {
     format!("tasks.{tenant}.{name}")
 }
 
+/// Subject of an event's live copy. The type has dots of its own.
+#[must_use]
+pub fn feed(tenant: &TenantId, category: &Category, type_name: &str) -> String {
+    format!("feed.{tenant}.{category}.{type_name}")
+}
+
+/// Under which subjects a caller waits for its answers: what a client is given as its *inbox prefix*.
+#[must_use]
+pub fn inbox(tenant: &TenantId, principal: &PrincipalId) -> String {
+    format!("_INBOX.{tenant}.{principal}")
+}
+
+/// Whether an answer would go to whoever asked on this subject: `<door>.<tenant>.<principal>.…` and
+/// `_INBOX.<tenant>.<principal>.…`.
+///
+/// The server vouches for the first, and does not look at where an answer is wanted: it would go out with our rights, into
+/// another one's inbox, or to a door as somebody else's command.
+#[must_use]
+pub fn is_own_inbox(subject: &str, reply: &str) -> bool {
+    let mut asks = subject.split('.').skip(1);
+    let mut wants = reply.split('.');
+    let own = |asks: Option<&str>, wants: Option<&str>| asks.is_some_and(|token| !token.is_empty()) && asks == wants;
+    wants.next() == Some("_INBOX")
+        && own(asks.next(), wants.next())
+        && own(asks.next(), wants.next())
+        && wants.next().is_some_and(|rest| !rest.is_empty())
+}
+
 /// What a command's subject says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addressed {
@@ -99,6 +129,31 @@ mod tests {
         {
             assert_eq!(stream(foreign), None, "{foreign}");
         }
+    }
+
+    #[test]
+    fn an_answer_goes_to_whoever_asked() {
+        let asked = "cmd.acme.key_1.run.r.start";
+        for own in ["_INBOX.acme.key_1.x", "_INBOX.acme.key_1.x.y"] {
+            assert!(is_own_inbox(asked, own), "{own}");
+        }
+        for other in [
+            "_INBOX.x",
+            "_INBOX.acme.key_1",
+            "_INBOX.acme.key_1.",
+            "_INBOX.acme.key_12.x",
+            "_INBOX.acme.key_2.x",
+            "_INBOX.other.key_1.x",
+            "_INBOX_AIRSTREAM.acme.key_1.x",
+            "ev.1.acme.run.r",
+            "feed.acme.key_1.x",
+            "queue.acme.key_1.run.r.cancel",
+            "$JS.ACK.COMMANDS.x.1.1.1.1.1",
+            "",
+        ] {
+            assert!(!is_own_inbox(asked, other), "{other}");
+        }
+        assert!(!is_own_inbox("cmd", "_INBOX..x") && !is_own_inbox("cmd..x", "_INBOX..x.y"));
     }
 
     #[test]

@@ -95,6 +95,13 @@ metrics! {
     /// Messages in the log that no writer of ours wrote, passed over. Somebody misdirects answers into the log.
     FOREIGN_MESSAGES_TOTAL = "airstream_foreign_messages_total", Counter of Count by ["consumer"];
 
+    /// Programs that wanted to come in on the bus, by `outcome`: `admitted`, `refused`.
+    BUS_KNOCKS_TOTAL = "airstream_bus_knocks_total", Counter of Count by ["outcome"];
+    /// How often somebody who may do less than before was cut off from the bus.
+    BUS_CUTS_TOTAL = "airstream_bus_cuts_total", Counter of Count by [];
+    /// Events that the live feed has sent.
+    FEED_EVENTS_TOTAL = "airstream_feed_events_total", Counter of Count by [];
+
     /// Tries of effects, by `outcome`: `done`, `retry`, `parked`.
     EFFECTS_TOTAL = "airstream_effects_total", Counter of Count by ["consumer", "outcome"];
     /// Effects recorded and not done, by `state`: `scheduled` (waits for its time, a permit or another try) or `parked`

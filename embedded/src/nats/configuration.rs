@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use super::Account;
+use super::{Account, Callout};
 use crate::options::NatsUser;
 
 /// Everything that a configuration says.
@@ -18,6 +18,7 @@ pub(crate) struct Configuration {
     pub(crate) sync_always: bool,
     pub(crate) cluster: Option<Routes>,
     pub(crate) accounts: Vec<Account>,
+    pub(crate) callout: Callout,
     pub(crate) sys_password: String,
 }
 
@@ -66,9 +67,24 @@ impl Configuration {
         let _ = writeln!(text, "system_account: SYS\naccounts {{");
         let _ = writeln!(text, "  SYS {{ users: [ {{ user: sys, password: \"{}\" }} ] }}", self.sys_password);
         let doors = self.cluster.as_ref().map(|routes| routes.doors(&self.server_name)).unwrap_or_default();
-        self.accounts.iter().for_each(|account| render_account(account, &doors, &mut text));
-        text.push_str("}\n");
+        for account in &self.accounts {
+            render_account(account, if account.doors { &doors } else { &[] }, &mut text);
+        }
+        let Callout { account, user, password, issuer, .. } = &self.callout;
+        let _ = writeln!(text, "  {account} {{ users: [ {{ user: \"{user}\", password: \"{password}\" }} ] }}\n}}");
+        // Whoever is not one of these is not known here: the platform is asked, and says what they may do.
+        let known: Vec<String> = self.known().map(quoted).collect();
+        let _ = writeln!(text, "authorization {{\n  auth_callout {{\n    issuer: \"{issuer}\"\n    account: {account}");
+        let _ = writeln!(text, "    auth_users: [{}]\n  }}\n}}", known.join(", "));
         text
+    }
+
+    /// The users of this file.
+    fn known(&self) -> impl Iterator<Item = &str> {
+        let of_accounts = self.accounts.iter().flat_map(|account| {
+            std::iter::once(account.internal.0.as_str()).chain(account.users.iter().map(|(_, full, _)| full.as_str()))
+        });
+        ["sys", &self.callout.user].into_iter().chain(of_accounts)
     }
 }
 
@@ -92,7 +108,10 @@ impl Routes {
 
 fn render_account(account: &Account, doors: &[String], text: &mut String) {
     let (user, password) = &account.internal;
-    let _ = writeln!(text, "  {} {{\n    jetstream: enabled", account.name);
+    let _ = writeln!(text, "  {} {{", account.name);
+    if account.jetstream {
+        let _ = writeln!(text, "    jetstream: enabled");
+    }
     if !doors.is_empty() {
         let _ = writeln!(text, "    mappings: {{ {} }}", doors.join(", "));
     }
@@ -126,8 +145,8 @@ fn quoted(text: &str) -> String {
 /// remembered and passwords that have to be changed. `nats/cluster/` has them for people to read.
 pub fn example_cluster(users: &[NatsUser], doors: &[String]) -> [String; 3] {
     let password = || "CHANGE-ME".to_owned();
-    let users = users.iter().map(|user| (user.clone(), user.name.clone(), password())).collect();
-    let app = Account { name: "APP".to_owned(), internal: (super::INTERNAL_USER.to_owned(), password()), users };
+    let accounts = super::own_accounts(users, |_| Ok(password())).unwrap_or_default();
+    let callout = Callout::of("CHANGE-ME".to_owned(), String::new(), password());
     [1, 2, 3].map(|number| {
         let others = [1, 2, 3].into_iter().filter(|other| *other != number).map(|other| 6220 + other).collect();
         let configuration = Configuration {
@@ -142,7 +161,8 @@ pub fn example_cluster(users: &[NatsUser], doors: &[String]) -> [String; 3] {
                 password: password(),
                 doors: doors.to_vec(),
             }),
-            accounts: vec![app.clone()],
+            accounts: accounts.clone(),
+            callout: callout.clone(),
             sys_password: password(),
         };
         format!(

@@ -13,7 +13,7 @@ use nix::sys::statvfs::statvfs;
 use serde::Deserialize;
 
 use super::configuration::{Configuration, Routes};
-use super::{Account, as_server};
+use super::{Account, Callout, as_server};
 use crate::error::StartError;
 use crate::find::Chosen;
 use crate::progress::Child;
@@ -42,6 +42,7 @@ pub(super) struct NatsServer {
     pub(super) sync_always: bool,
     pub(super) cluster: Option<Routes>,
     pub(super) accounts: Vec<Account>,
+    pub(super) callout: Callout,
     pub(super) sys_password: String,
     /// Known after the first start; from then on they stay as they are.
     pub(super) ports: Arc<Mutex<Option<Ports>>>,
@@ -65,6 +66,7 @@ impl NatsServer {
             sync_always: self.sync_always,
             cluster: self.cluster.clone(),
             accounts: self.accounts.clone(),
+            callout: self.callout.clone(),
             sys_password: self.sys_password.clone(),
         }
     }

@@ -1,4 +1,5 @@
-//! The gateway: the doors. HTTP ([`http`]), ask-and-wait and fire-and-forget on the bus ([`bus`], [`queue`]).
+//! The gateway: the doors. HTTP ([`http`]), ask-and-wait and fire-and-forget on the bus ([`bus`], [`intake`] and [`queue`]),
+//! who may come in there ([`admit`]) and who has to leave ([`cut`]), and what is told to everybody inside ([`feed`]).
 //!
 //! A door establishes who asks, turns the request into a command or a query, and turns the outcome into an answer.
 //! It decides nothing, with one exception: what became of a queued command that was refused has nobody to be told to,
@@ -6,12 +7,16 @@
 
 mod access;
 mod browsers;
+mod admission;
 pub mod bus;
+pub mod cut;
 pub mod decider;
+pub mod feed;
 mod guard;
 mod http;
 mod idempotency;
 pub mod limits;
+pub mod intake;
 mod openapi;
 mod origin;
 pub mod queue;
@@ -20,5 +25,6 @@ mod shape;
 
 pub use access::{DevelopmentAccess, Nobody};
 pub use browsers::Browsers;
+pub use admission::admit;
 pub use http::{HttpOptions, Known, Operations, Parts, serve};
 pub use origin::{ForwardedBy, Proxies};
