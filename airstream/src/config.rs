@@ -9,7 +9,10 @@ mod show;
 
 use std::path::PathBuf;
 
+use nats::Credentials;
 use serde::{Deserialize, Serialize};
+
+use crate::platform::{Callout, Tenants};
 
 pub(crate) use layers::{FILE, Flag, Loaded, load};
 pub(crate) use limits::Limits;
@@ -113,8 +116,29 @@ pub(crate) struct Nats {
     pub(crate) password: String,
     pub(crate) system_user: String,
     pub(crate) system_password: String,
+    pub(crate) tenants_account: String,
+    pub(crate) tenants_user: String,
+    pub(crate) tenants_password: String,
+    pub(crate) callout_user: String,
+    pub(crate) callout_password: String,
+    pub(crate) callout_seed: String,
     pub(crate) replicas: usize,
     pub(crate) require_durable: bool,
+}
+
+impl Nats {
+    /// The way into the account of everybody else, if there is one.
+    pub(crate) fn tenants(&self) -> Option<Tenants> {
+        let login = |user: &String, password: &String| {
+            (!user.is_empty()).then(|| Credentials { user: user.clone(), password: password.clone() })
+        };
+        let callout = login(&self.callout_user, &self.callout_password);
+        Some(Tenants {
+            account: self.tenants_account.clone(),
+            door: login(&self.tenants_user, &self.tenants_password)?,
+            callout: callout.map(|login| Callout { login, seed: self.callout_seed.clone() }),
+        })
+    }
 }
 
 impl Default for Nats {
@@ -125,6 +149,12 @@ impl Default for Nats {
             password: String::new(),
             system_user: String::new(),
             system_password: String::new(),
+            tenants_account: "TENANTS".to_owned(),
+            tenants_user: String::new(),
+            tenants_password: String::new(),
+            callout_user: String::new(),
+            callout_password: String::new(),
+            callout_seed: String::new(),
             replicas: 1,
             require_durable: false,
         }
@@ -345,9 +375,10 @@ impl Config {
         if let Err(error) = kernel::PrincipalId::new(&development.principal) {
             expect(false, format!("development.principal: {error}"));
         }
-        // `embedded` makes these two itself.
+        // `embedded` makes these itself.
+        let principal = &development.principal;
         expect(
-            !["airstream", "sys"].contains(&development.principal.as_str()),
+            principal != "sys" && principal != "airstream" && !principal.starts_with("airstream-"),
             format!("development.principal may not be '{}': the platform uses that name itself", development.principal),
         );
         expect(
@@ -398,6 +429,15 @@ impl Config {
         expect(
             matches!(self.nats.replicas, 1 | 3 | 5),
             format!("nats.replicas is 1, 3 or 5, not {}", self.nats.replicas),
+        );
+        let nats = &self.nats;
+        expect(
+            nats.callout_user.is_empty() || !(nats.tenants_user.is_empty() || nats.callout_seed.is_empty()),
+            "nats.callout_user needs nats.tenants_user and nats.callout_seed beside it".to_owned(),
+        );
+        expect(
+            nats.callout_seed.is_empty() || nats.callout_seed.starts_with("SA"),
+            "nats.callout_seed is the seed of an account key and begins with SA".to_owned(),
         );
         let limits = [
             ("http.body_limit_bytes", self.http.body_limit_bytes as u64),

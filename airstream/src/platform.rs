@@ -1,6 +1,7 @@
 //! The composition: the only place that knows every name. What stands here is what runs.
 
 mod access;
+mod bus;
 mod demo;
 mod durability;
 mod fold;
@@ -35,9 +36,11 @@ use workflows::work::{Tasks, WorkDoor};
 
 use crate::config::Config;
 use crate::roles::Roles;
+use bus::Bus;
 
 pub(crate) use self::projections::refills;
-pub(crate) use access::{nats_doors, nats_users};
+pub(crate) use access::{READER, inbox, nats_doors, nats_users};
+pub(crate) use bus::{Callout, Tenants};
 
 /// Where the servers are and who we are there.
 pub(crate) struct Addresses {
@@ -46,6 +49,8 @@ pub(crate) struct Addresses {
     pub(crate) nats_password: String,
     pub(crate) system_user: String,
     pub(crate) system_password: String,
+    /// The account for everybody else; `None` on a server that has none.
+    pub(crate) tenants: Option<Tenants>,
     pub(crate) postgres_url: String,
 }
 
@@ -55,6 +60,13 @@ pub(crate) struct Secrets {
     pub(crate) token: String,
     /// Wraps all keys of people. The doors need it.
     pub(crate) master: Option<MasterKey>,
+}
+
+impl Addresses {
+    /// The user of the system account; without a name where there is none.
+    pub(crate) fn system(&self) -> Credentials {
+        Credentials { user: self.system_user.clone(), password: self.system_password.clone() }
+    }
 }
 
 /// What the start has got to.
@@ -89,6 +101,7 @@ pub(crate) struct Platform {
 /// What the doors lead to.
 struct Doors<'a> {
     config: &'a Config,
+    addresses: &'a Addresses,
     token: &'a str,
     master: &'a MasterKey,
     connection: &'a Connection,
@@ -213,6 +226,7 @@ impl Platform {
         if let Some(listener) = listener {
             let doors = Doors {
                 config,
+                addresses,
                 token: &secrets.token,
                 master: secrets.master.as_ref().context("the doors need identity.master_key")?,
                 connection: &connection,
@@ -257,7 +271,7 @@ impl Platform {
     }
 
     async fn open_doors(&mut self, listener: TcpListener, doors: Doors<'_>) -> anyhow::Result<()> {
-        let Doors { config, token, master, connection, log, work, commands, leases } = doors;
+        let Doors { config, addresses, token, master, connection, log, work, commands, leases } = doors;
         let http = listener.local_addr()?;
         let vault = identity::vault(&self.database, master);
         let outbox = Outbox::new(&self.database, vault.clone());
@@ -277,21 +291,18 @@ impl Platform {
         let here: Arc<dyn Commands> = Arc::new(self.executor.clone());
         let for_peers = nats::serve_peers(connection, leases.instance(), here, self.doors.clone());
         self.door_tasks.spawn(for_peers.await.context("the door for other instances cannot open")?);
-        let ask = gateway::bus::commands(Arc::clone(commands), Arc::clone(&access));
-        let asking =
-            nats::serve(connection, "cmd.>", ask, self.doors.clone()).await.context("the bus door cannot open")?;
-        let tasks = work.clone().handle(Arc::clone(&access));
-        let working = nats::serve(connection, "work.>", tasks, self.doors.clone())
-            .await
-            .context("the door for workers cannot open")?;
-        self.door_tasks.spawn(async move { drop(tokio::join!(asking, working)) });
-        self.door_tasks.spawn(gateway::queue::run(
-            WorkQueue::new(connection.clone(), topology::COMMANDS),
-            leases.lease(gateway::queue::LEASE),
-            Arc::clone(commands),
-            Arc::clone(&access),
-            self.doors.clone(),
-        ));
+        let bus = Bus {
+            addresses,
+            connection,
+            log,
+            work,
+            commands,
+            access: &access,
+            leases,
+            tasks: &self.door_tasks,
+            stop: &self.doors,
+        };
+        bus.open().await?;
 
         self.http = Some(http);
         let parts = Parts {

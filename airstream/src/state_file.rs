@@ -43,6 +43,19 @@ pub(crate) struct NatsLogin {
     pub(crate) url: String,
     pub(crate) user: String,
     pub(crate) password: String,
+    /// What its clients have to be given as their inbox prefix: answers go nowhere else.
+    #[serde(default)]
+    pub(crate) inbox_prefix: String,
+    /// Who may read the log; `None` on somebody else's server.
+    #[serde(default)]
+    pub(crate) reader: Option<ReaderLogin>,
+}
+
+/// The way into NATS for looking at the log.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct ReaderLogin {
+    pub(crate) user: String,
+    pub(crate) password: String,
 }
 
 impl Running {
@@ -137,7 +150,13 @@ mod tests {
         let process = Process::this();
         Running {
             http: "http://127.0.0.1:1".to_owned(),
-            nats: NatsLogin { url: "nats://x".to_owned(), user: "dev".to_owned(), password: "p".to_owned() },
+            nats: NatsLogin {
+                url: "nats://x".to_owned(),
+                user: "dev".to_owned(),
+                password: "p".to_owned(),
+                inbox_prefix: "_INBOX.dev.dev".to_owned(),
+                reader: None,
+            },
             nats_servers: Vec::new(),
             mailbox: None,
             postgres: "postgres:///x".to_owned(),

@@ -9,14 +9,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use embedded::Stack;
+use nats::Credentials;
 
 use crate::commands::Context;
 use crate::config::{Config, Flag};
 use crate::failure::{Exit, Failure, Outcome};
-use crate::platform::{self, Addresses, Platform, Secrets};
+use crate::platform::{self, Addresses, Callout, Platform, Secrets, Tenants};
 use crate::roles::Roles;
 use crate::signals::Signals;
-use crate::state_file::{NatsLogin, Running};
+use crate::state_file::{NatsLogin, ReaderLogin, Running};
 use crate::traces::Traces;
 use crate::{detach, listen, logging, master_key, paths, process, token};
 
@@ -256,16 +257,40 @@ pub(crate) fn addresses(config: &Config, stack: &Stack) -> Addresses {
         nats_password: nats.password.clone().unwrap_or_else(|| configured.password.clone()),
         system_user,
         system_password,
+        tenants: nats.tenants.as_ref().map_or_else(|| configured.tenants(), |ours| Some(tenants(ours))),
         postgres_url: stack.postgres().url.clone(),
+    }
+}
+
+fn tenants(ours: &embedded::NatsTenants) -> Tenants {
+    let login = |user: &str, password: &str| Credentials { user: user.to_owned(), password: password.to_owned() };
+    Tenants {
+        account: ours.account.clone(),
+        door: login(&ours.user, &ours.password),
+        callout: Some(Callout {
+            login: login(&ours.callout_user, &ours.callout_password),
+            seed: ours.callout_seed.clone(),
+        }),
     }
 }
 
 fn running(config: &Config, stack: &Stack, addresses: &Addresses, platform: &Platform, token: String) -> Running {
     let principal = config.development.principal.clone();
-    // Of somebody else's server we know one user only.
-    let login = match stack.nats().users.get(&principal) {
-        Some(password) => (principal.clone(), password.clone()),
-        None => (addresses.nats_user.clone(), addresses.nats_password.clone()),
+    let users = &stack.nats().users;
+    let callout = addresses.tenants.as_ref().and_then(|tenants| tenants.callout.as_ref());
+    // Of somebody else's server we know our own users only; but we may be the ones who say who comes in.
+    let login = match (users.get(&principal), callout) {
+        (Some(password), _) => (principal.clone(), password.clone()),
+        (None, Some(_)) => (principal.clone(), token.clone()),
+        (None, None) => (addresses.nats_user.clone(), addresses.nats_password.clone()),
+    };
+    let reader = users.get(platform::READER);
+    let nats = NatsLogin {
+        url: addresses.nats_url.clone(),
+        user: login.0,
+        password: login.1,
+        inbox_prefix: platform::inbox(config),
+        reader: reader.map(|password| ReaderLogin { user: platform::READER.to_owned(), password: password.clone() }),
     };
     let http = platform.http().map(reachable).unwrap_or_default();
     let process = process::Process::this();
@@ -277,7 +302,7 @@ fn running(config: &Config, stack: &Stack, addresses: &Addresses, platform: &Pla
             .filter(|_| config.mail.url.is_empty())
             .map(|_| format!("{http}/mailbox")),
         http,
-        nats: NatsLogin { url: addresses.nats_url.clone(), user: login.0, password: login.1 },
+        nats,
         nats_servers: stack.nats().servers.iter().map(|server| server.url.clone()).collect(),
         postgres: addresses.postgres_url.clone(),
         tenant: config.development.tenant.clone(),

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use embedded::{Child, NatsAccount, NatsUser, Options, Progress, Signal, Source, Stack, StartError, Status, doctor, start};
+use embedded::{
+    Child, NatsAccount, NatsUser, Options, Progress, Signal, Source, Stack, StartError, Status, doctor, start,
+};
 use futures::StreamExt;
 use sqlx::{Connection, PgConnection};
 

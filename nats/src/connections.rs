@@ -82,7 +82,8 @@ impl Connections {
                 let answer: Answer = serde_json::from_value(answer).map_err(|error| CutError(error.to_string()))?;
                 let Some(listed) = answer.data else { continue };
                 let first = *moment.entry(listed.server_id.clone()).or_insert(listed.now);
-                let until = begun_by.map_or(first, |begun_by| begun_by.get(&listed.server_id).copied().unwrap_or(first));
+                let until =
+                    begun_by.map_or(first, |begun_by| begun_by.get(&listed.server_id).copied().unwrap_or(first));
                 let full = listed.connections.len() >= PAGE;
                 let mut ended = 0;
                 for one in listed.connections.iter().filter(|one| one.authorized_user != self.spared) {

@@ -217,7 +217,10 @@ impl Door {
         let incoming = Incoming { message, skip: self.skip };
         // The server checks where a caller may publish, not where it wants its answer.
         if to.as_ref().is_some_and(|to| !subjects::is_own_inbox(incoming.subject(), to)) {
-            tracing::warn!(subject = incoming.subject(), "a request wants its answer outside its own inbox; it gets none");
+            tracing::warn!(
+                subject = incoming.subject(),
+                "a request wants its answer outside its own inbox; it gets none"
+            );
             return;
         }
         let in_hand = telemetry::InHand::at("bus");

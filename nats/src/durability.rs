@@ -91,8 +91,7 @@ pub(crate) async fn reports(url: &str, system: &Credentials) -> Result<Vec<Repor
     }
     let connection =
         Connection::open(url, system, "airstream durability check").await.map_err(|error| error.to_string())?;
-    let answers =
-        all_answers(&connection.client, "$SYS.REQ.SERVER.PING.JSZ", r#"{"config":true}"#.to_owned()).await?;
+    let answers = all_answers(&connection.client, "$SYS.REQ.SERVER.PING.JSZ", r#"{"config":true}"#.to_owned()).await?;
     if answers.is_empty() {
         return Err(format!("`{}` does not seem to be a user of the system account", system.user));
     }

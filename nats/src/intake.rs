@@ -12,8 +12,7 @@ use crate::door::{InOrder, Incoming, Reply};
 use crate::{WorkQueue, headers};
 
 /// The headers that mean something to whoever executes the message.
-const KEPT: [&str; 4] =
-    [headers::COMMAND_ID, headers::CORRELATION_ID, headers::EXPECTED_VERSION, headers::TRACEPARENT];
+const KEPT: [&str; 4] = [headers::COMMAND_ID, headers::CORRELATION_ID, headers::EXPECTED_VERSION, headers::TRACEPARENT];
 
 /// Takes messages into a queue, under the subject that they were sent to. The answer has the form of JetStream's own, so that
 /// a client's `publish` understands it: from then on the message is durable.

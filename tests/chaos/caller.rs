@@ -36,6 +36,7 @@ impl Callers {
             let user = (address.user.clone().unwrap(), address.password.clone().unwrap());
             let options = async_nats::ConnectOptions::with_user_and_password(user.0, user.1)
                 .request_timeout(Some(PATIENCE))
+                .custom_inbox_prefix("_INBOX.dev.dev")
                 .reconnect_delay_callback(|_| Duration::from_millis(50));
             options.connect(&address.url).await.unwrap()
         };

@@ -23,7 +23,7 @@ async fn the_leader_of_a_cluster_is_killed_and_whoever_asks_over_http_gets_an_an
     assert_eq!(stack.status()["nats_servers"].as_array().unwrap().len(), 3);
     let http = stack.http();
     http.define("wf", json!([{ "id": "end", "kind": "pass", "output": "done" }])).await;
-    let jetstream = async_nats::jetstream::new(stack.nats().await);
+    let jetstream = stack.log().await;
     let info = jetstream.get_stream("EVENTS").await.unwrap().cached_info().clone();
     assert_eq!(info.config.num_replicas, 3);
     let leader = info.cluster.unwrap().leader.unwrap();

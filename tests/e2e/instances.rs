@@ -104,7 +104,7 @@ async fn a_rolling_restart_under_load_is_no_error_to_a_client_that_asks_again() 
     let credentials = &shared.servers.credentials;
     let options =
         async_nats::ConnectOptions::with_user_and_password(credentials.user.clone(), credentials.password.clone());
-    let nats = options.connect(&shared.servers.nats_url).await.unwrap();
+    let nats = options.custom_inbox_prefix("_INBOX.dev.dev").connect(&shared.servers.nats_url).await.unwrap();
     let (stop, detours) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let clients: Vec<_> = (0..8)
         .map(|client| {

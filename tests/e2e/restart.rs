@@ -113,7 +113,7 @@ async fn a_worker_that_went_away_while_it_waited_costs_no_attempt_and_no_time() 
 async fn a_waiting_worker_is_told_at_once_when_the_stack_stops() {
     let stack = Stack::up(&[]);
     let nats = stack.nats().await;
-    let jetstream = async_nats::jetstream::new(nats.clone());
+    let jetstream = stack.log().await;
     let asked = tokio::spawn(async move { nats.request("work.dev.dev.idle", r#"{"wait_ms":60000}"#.into()).await });
     // The door has its request in hand once it reads the queue on its behalf.
     let reads = async || jetstream.get_stream("TASKS").await.unwrap().cached_info().state.consumer_count == 1;

@@ -34,7 +34,10 @@ async fn two_processes_share_external_servers_and_either_may_go() {
         ("cmd.dev.airstream.run.r1.time-out-step", "reserved_principal"),
         ("work.stranger.ann.x", "unknown_tenant"),
     ] {
-        let reply = nats.request(subject, "{}".into()).await.unwrap();
+        let asked: Vec<&str> = subject.split('.').collect();
+        let inbox = format!("_INBOX.{}.{}.x", asked[1], asked[2]);
+        let request = async_nats::Request::new().inbox(inbox).payload("{}".into());
+        let reply = nats.send_request(subject, request).await.unwrap();
         let problem: serde_json::Value = serde_json::from_slice(&reply.payload).unwrap();
         assert_eq!(problem["code"], code, "{subject}: {problem}");
     }

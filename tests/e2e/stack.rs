@@ -118,11 +118,27 @@ impl Stack {
 
     /// A stock NATS client, as the development user.
     pub(crate) async fn nats(&self) -> async_nats::Client {
-        let status = self.status();
-        let text = |key: &str| status["nats"][key].as_str().unwrap().to_owned();
-        let options = async_nats::ConnectOptions::with_user_and_password(text("user"), text("password"));
-        let url = text("url");
-        options.connect(url.split(',').collect::<Vec<_>>().as_slice()).await.unwrap()
+        let nats = self.status()["nats"].clone();
+        self.nats_as(text(&nats, "user"), text(&nats, "password"), text(&nats, "inbox_prefix")).await.unwrap()
+    }
+
+    /// The log and the queues, as who may look at them.
+    pub(crate) async fn log(&self) -> async_nats::jetstream::Context {
+        let reader = self.status()["nats"]["reader"].clone();
+        let client = self.nats_as(text(&reader, "user"), text(&reader, "password"), "_INBOX".to_owned()).await;
+        async_nats::jetstream::new(client.unwrap())
+    }
+
+    /// A stock NATS client, as anybody.
+    pub(crate) async fn nats_as(
+        &self,
+        user: String,
+        password: String,
+        inbox: String,
+    ) -> Result<async_nats::Client, async_nats::ConnectError> {
+        let options = async_nats::ConnectOptions::with_user_and_password(user, password).custom_inbox_prefix(inbox);
+        let url = text(&self.status()["nats"], "url");
+        options.connect(url.split(',').collect::<Vec<_>>().as_slice()).await
     }
 
     pub(crate) fn http(&self) -> Http {
@@ -137,6 +153,10 @@ impl Stack {
         use sqlx::Connection;
         sqlx::PgConnection::connect(self.status()["postgres"].as_str().unwrap()).await.unwrap()
     }
+}
+
+fn text(document: &Value, key: &str) -> String {
+    document[key].as_str().unwrap_or_else(|| panic!("no {key} in {document}")).to_owned()
 }
 
 fn is_zombie(pid: u64) -> bool {

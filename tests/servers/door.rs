@@ -43,6 +43,7 @@ pub(crate) async fn open(
 pub(crate) async fn caller(url: &str, credentials: &Credentials) -> async_nats::Client {
     async_nats::ConnectOptions::with_user_and_password(credentials.user.clone(), credentials.password.clone())
         .request_timeout(Some(Duration::from_secs(12)))
+        .custom_inbox_prefix("_INBOX.contract.ann")
         .ignore_discovered_servers()
         .connect(url)
         .await

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::{Client, HeaderMap};
 use futures::StreamExt as _;
@@ -86,7 +87,7 @@ impl Load {
             start(number)
         };
         calling.spawn(call(started, RUNS, counted_start, Arc::clone(&counted), callers.clone()));
-        calling.spawn(probe(stack.nats().await, Arc::clone(&counted), callers.clone()));
+        calling.spawn(probe(stack.nats().await, stack.log().await, Arc::clone(&counted), callers.clone()));
         for _ in 0..WORKERS {
             working.spawn(work(nats.clone(), Arc::clone(&counted), workers.clone()));
         }
@@ -190,8 +191,7 @@ async fn work(nats: Client, counted: Arc<Counted>, stop: CancellationToken) {
 
 /// Two messages a second on a stream of its own, and a reader that follows it: how long the log takes to hand out a single
 /// message, from when it was stored, must not grow with the hours.
-async fn probe(nats: Client, counted: Arc<Counted>, stop: CancellationToken) {
-    let context = async_nats::jetstream::new(nats.clone());
+async fn probe(nats: Client, log: Context, counted: Arc<Counted>, stop: CancellationToken) {
     let config = pull::Config {
         deliver_policy: DeliverPolicy::New,
         ack_policy: AckPolicy::None,
@@ -201,7 +201,7 @@ async fn probe(nats: Client, counted: Arc<Counted>, stop: CancellationToken) {
         num_replicas: 1,
         ..pull::Config::default()
     };
-    let consumer = context.create_consumer_on_stream(config, "EVENTS").await.unwrap();
+    let consumer = log.create_consumer_on_stream(config, "EVENTS").await.unwrap();
     let mut messages = consumer.messages().await.unwrap();
     let mut ticks = tokio::time::interval(Duration::from_millis(500));
     let mut number = 0_u64;

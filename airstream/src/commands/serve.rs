@@ -75,6 +75,7 @@ fn addresses(config: &Config) -> Outcome<Addresses> {
         nats_password: nats.password.clone(),
         system_user: nats.system_user.clone(),
         system_password: nats.system_password.clone(),
+        tenants: nats.tenants(),
         postgres_url: needed("postgres", "--postgres", &config.postgres.url)?,
     })
 }

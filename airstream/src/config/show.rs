@@ -7,7 +7,15 @@ use super::Loaded;
 use super::layers::{defaults, known_keys};
 use crate::failure::Outcome;
 
-const SECRETS: [&str; 4] = ["nats.password", "nats.system_password", "identity.master_key", "development.token"];
+const SECRETS: [&str; 7] = [
+    "nats.password",
+    "nats.system_password",
+    "nats.tenants_password",
+    "nats.callout_password",
+    "nats.callout_seed",
+    "identity.master_key",
+    "development.token",
+];
 
 /// One key.
 pub(crate) struct Shown {

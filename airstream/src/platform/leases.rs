@@ -19,7 +19,7 @@ pub(super) fn wants(config: &Config, roles: Roles) -> Vec<String> {
     let mut wants = Vec::new();
     if roles.api {
         wants.extend(forward::shard_leases());
-        wants.push(gateway::queue::LEASE.to_owned());
+        wants.extend(super::bus::leases());
         wants.extend(super::mail::wants(config));
     }
     if roles.projector {

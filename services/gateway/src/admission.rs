@@ -106,7 +106,10 @@ mod tests {
         let key = |scopes| key(Level::Own, Some(scopes));
         assert_eq!(refused(&key(&["keys:admin"])), "insufficient_scope");
         assert_eq!(refused(&Signed { tenant: None, ..key(&["*:own"]) }), "no_tenant");
-        assert_eq!(refused(&Signed { tenant: Some(PLATFORM.parse().unwrap()), ..key(&["*:own"]) }), "reserved_principal");
+        assert_eq!(
+            refused(&Signed { tenant: Some(PLATFORM.parse().unwrap()), ..key(&["*:own"]) }),
+            "reserved_principal"
+        );
         assert_eq!(refused(&Signed { principal: PrincipalId::system(), ..key(&["*:own"]) }), "reserved_principal");
     }
 

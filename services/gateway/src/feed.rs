@@ -52,12 +52,7 @@ pub async fn run(log: Arc<dyn Log>, out: Connection, mut lease: Lease, stop: Can
 }
 
 /// Follows the log from a position, from now on if there is none yet, until a read breaks.
-async fn follow(
-    log: &Arc<dyn Log>,
-    out: &Connection,
-    after: &mut Option<Position>,
-    backoff: &mut Backoff,
-) -> LogError {
+async fn follow(log: &Arc<dyn Log>, out: &Connection, after: &mut Option<Position>, backoff: &mut Backoff) -> LogError {
     let begun = match *after {
         Some(position) => Ok(position),
         None => log.head().await,
@@ -104,7 +99,9 @@ fn copies(recorded: &Recorded) -> Vec<Copy> {
         return Vec::new();
     }
     // What the producer wrote stays as it is, number by number.
-    let Ok(raw) = serde_json::from_slice::<Vec<BTreeMap<&str, &RawValue>>>(&recorded.payload) else { return Vec::new() };
+    let Ok(raw) = serde_json::from_slice::<Vec<BTreeMap<&str, &RawValue>>>(&recorded.payload) else {
+        return Vec::new();
+    };
     let events = raw.into_iter().zip(&commit.events).enumerate();
     let copy = |(index, (mut raw, event)): (usize, (BTreeMap<&str, &RawValue>, &kernel::Envelope<'_>))| {
         raw.retain(|name, _| !INTERNAL.contains(name));

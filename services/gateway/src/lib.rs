@@ -6,8 +6,8 @@
 //! so it is told to the log ([`decider`]).
 
 mod access;
-mod browsers;
 mod admission;
+mod browsers;
 pub mod bus;
 pub mod cut;
 pub mod decider;
@@ -15,8 +15,8 @@ pub mod feed;
 mod guard;
 mod http;
 mod idempotency;
-pub mod limits;
 pub mod intake;
+pub mod limits;
 mod openapi;
 mod origin;
 pub mod queue;
@@ -24,7 +24,7 @@ mod routes;
 mod shape;
 
 pub use access::{DevelopmentAccess, Nobody};
-pub use browsers::Browsers;
 pub use admission::admit;
+pub use browsers::Browsers;
 pub use http::{HttpOptions, Known, Operations, Parts, serve};
 pub use origin::{ForwardedBy, Proxies};

@@ -25,7 +25,7 @@ use super::report::{Measured, Reach};
 use super::rounds::Samples;
 use super::rows::schema;
 use crate::output::Console;
-use crate::platform::{Platform, Secrets};
+use crate::platform::{self, Platform, Secrets};
 use crate::roles::Roles;
 
 /// The flags of `e2e`.
@@ -166,8 +166,14 @@ async fn watch(
 
 /// A program outside, as the platform sees it.
 pub(super) async fn caller(place: &Place) -> anyhow::Result<Client> {
-    let (user, password) = (place.addresses.nats_user.clone(), place.addresses.nats_password.clone());
-    let options = async_nats::ConnectOptions::with_user_and_password(user, password).subscription_capacity(64 * 1024);
+    let addresses = &place.addresses;
+    let (user, password) = match &addresses.tenants {
+        Some(tenants) => (tenants.door.user.clone(), tenants.door.password.clone()),
+        None => (addresses.nats_user.clone(), addresses.nats_password.clone()),
+    };
+    let options = async_nats::ConnectOptions::with_user_and_password(user, password)
+        .custom_inbox_prefix(platform::inbox(&place.config))
+        .subscription_capacity(64 * 1024);
     options.connect(&place.addresses.nats_url).await.context("NATS is needed for measuring")
 }
 

@@ -146,10 +146,14 @@ impl Serving {
         // No configuration but this: a file in the working directory would be another.
         command.current_dir(place.folder().unwrap_or(Path::new("/")));
         command.env_remove("AIRSTREAM_CONFIG");
+        let tenants = addresses.tenants.as_ref();
+        let door = tenants.map(|tenants| &tenants.door);
         for (name, value) in [
             ("AIRSTREAM__NATS__URL", addresses.nats_url.as_str()),
             ("AIRSTREAM__NATS__USER", &addresses.nats_user),
             ("AIRSTREAM__NATS__PASSWORD", &addresses.nats_password),
+            ("AIRSTREAM__NATS__TENANTS_USER", door.map_or("", |door| &door.user)),
+            ("AIRSTREAM__NATS__TENANTS_PASSWORD", door.map_or("", |door| &door.password)),
             ("AIRSTREAM__POSTGRES__URL", &addresses.postgres_url),
             ("AIRSTREAM__HTTP__BIND", "127.0.0.1:0"),
             ("AIRSTREAM__DEVELOPMENT__TOKEN", "only-for-this-measurement"),

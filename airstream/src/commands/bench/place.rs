@@ -78,6 +78,7 @@ impl Place {
             nats_password: nats.password.clone(),
             system_user: nats.system_user.clone(),
             system_password: nats.system_password.clone(),
+            tenants: nats.tenants(),
             postgres_url: options.database(&database).to_url_lossy().to_string(),
         };
         let admin = config.postgres.url.clone();

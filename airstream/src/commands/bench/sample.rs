@@ -110,6 +110,8 @@ impl Tills {
                     addresses.nats_user.clone(),
                     addresses.nats_password.clone(),
                 );
+                let inbox = nats::subjects::inbox(&TenantId::new(TENANT)?, &principal);
+                let options = options.custom_inbox_prefix(inbox);
                 Some(options.subscription_capacity(64 * 1024).connect(&addresses.nats_url).await?)
             }
         };
