@@ -32,7 +32,14 @@ async def main() -> None:
     options.add_argument("--queue", action="store_true", help="fire and forget, through the durable queue")
     options = options.parse_args()
     stack = status()
-    nc = await nats.connect(stack["nats"]["url"].split(","), user=stack["nats"]["user"], password=stack["nats"]["password"])
+    login = stack["nats"]
+    nc = await nats.connect(
+        login["url"].split(","),
+        user=login["user"],
+        password=login["password"],
+        # Answers come to one's own inbox only: _INBOX.<tenant>.<principal>
+        inbox_prefix=login["inbox_prefix"],
+    )
     who = f"{stack['tenant']}.{stack['principal']}"
 
     definition = (HERE / "example-workflow.json").read_bytes()

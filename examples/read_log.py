@@ -16,7 +16,9 @@ from stack import status
 
 async def main() -> None:
     stack = status()
-    nc = await nats.connect(stack["nats"]["url"].split(","), user=stack["nats"]["user"], password=stack["nats"]["password"])
+    # The log holds what all tenants do: reading it is for whoever runs the platform. Tenants read `GET /v1/events`.
+    login = stack["nats"]["reader"]
+    nc = await nats.connect(stack["nats"]["url"].split(","), user=login["user"], password=login["password"])
     js = nc.jetstream()
     last = (await js.stream_info("EVENTS")).state.last_seq
     reader = JSONFormat()

@@ -73,7 +73,15 @@ async def main() -> None:
     options.add_argument("--tasks", default="validate_input,process_data,generate_report,send_notification")
     options = options.parse_args()
     stack = status()
-    nc = await nats.connect(stack["nats"]["url"].split(","), user=stack["nats"]["user"], password=stack["nats"]["password"], max_reconnect_attempts=-1)
+    login = stack["nats"]
+    nc = await nats.connect(
+        login["url"].split(","),
+        user=login["user"],
+        password=login["password"],
+        # Answers come to one's own inbox only: _INBOX.<tenant>.<principal>
+        inbox_prefix=login["inbox_prefix"],
+        max_reconnect_attempts=-1,
+    )
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)

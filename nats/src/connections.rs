@@ -1,17 +1,24 @@
 //! The connections of an account, on every server of a cluster: to be found by the name they were let in with, and ended.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_nats::ConnectError;
+use futures::StreamExt;
 use kernel::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::durability::all_answers;
 use crate::{Connection, Credentials};
 
 /// Most connections that one server tells of at once.
 const PAGE: usize = 4_096;
+
+/// Asks every server who is connected to it.
+const PING: &str = "$SYS.REQ.SERVER.PING.CONNZ";
+/// How long the first of them may take to answer, and each further one after that.
+const FIRST: Duration = Duration::from_secs(3);
+const NEXT: Duration = Duration::from_millis(500);
 
 /// Connections could not be ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,52 +66,56 @@ impl Connections {
         Ok(Self { system, account: account.to_owned(), spared: spared.to_owned() })
     }
 
-    /// Ends all connections with a name, or all there are, and says at what moment of each server that was. With `begun_by`,
-    /// only those that had begun by that moment.
+    /// Ends all connections with a name, or all there are, and says at what moment of each server that was. Of those on a
+    /// server that is in `begun_by`, only the ones that had begun by then: later ones were decided when it was known already.
+    ///
+    /// A server that does not answer is not in what is returned.
     ///
     /// # Errors
     /// When the servers could not be asked.
-    pub async fn cut(&self, name: Option<&str>, begun_by: Option<&Moment>) -> Result<Moment, CutError> {
+    pub async fn cut(&self, name: Option<&str>, begun_by: &Moment) -> Result<Moment, CutError> {
+        let mut moment = begun_by.clone();
+        // Those that are ended make room on the page for the next ones.
+        while self.cut_a_page(name, &mut moment).await? {}
+        Ok(moment)
+    }
+
+    /// Whether there may be more.
+    async fn cut_a_page(&self, name: Option<&str>, moment: &mut Moment) -> Result<bool, CutError> {
         let mut ask = json!({ "auth": true, "acc": self.account, "limit": PAGE });
         if let (Some(name), Some(ask)) = (name, ask.as_object_mut()) {
             ask.insert("user".to_owned(), name.into());
         }
         let client = self.system.client();
-        let mut moment = Moment::new();
-        // Those that are ended make room on the page for the next ones.
-        loop {
-            let answers = all_answers(client, "$SYS.REQ.SERVER.PING.CONNZ", ask.to_string()).await.map_err(CutError)?;
-            if answers.is_empty() {
-                return Err(CutError("no server answers in the system account".to_owned()));
+        let inbox = client.new_inbox();
+        let mut answers = client.subscribe(inbox.clone()).await.map_err(failed)?;
+        client.publish_with_reply(PING, inbox, ask.to_string().into()).await.map_err(failed)?;
+        let (mut patience, mut more) = (FIRST, false);
+        // How many there are nobody tells.
+        while let Ok(Some(answer)) = tokio::time::timeout(patience, answers.next()).await {
+            patience = NEXT;
+            let answer: Answer = serde_json::from_slice(&answer.payload).map_err(failed)?;
+            let Some(listed) = answer.data else { continue };
+            let until = *moment.entry(listed.server_id.clone()).or_insert(listed.now);
+            let here = listed.connections.iter().filter(|one| one.authorized_user != self.spared && one.start <= until);
+            let mut ended = false;
+            for one in here {
+                self.end(&listed.server_id, one.cid).await?;
+                ended = true;
             }
-            let mut again = false;
-            for answer in answers {
-                let answer: Answer = serde_json::from_value(answer).map_err(|error| CutError(error.to_string()))?;
-                let Some(listed) = answer.data else { continue };
-                let first = *moment.entry(listed.server_id.clone()).or_insert(listed.now);
-                let until =
-                    begun_by.map_or(first, |begun_by| begun_by.get(&listed.server_id).copied().unwrap_or(first));
-                let full = listed.connections.len() >= PAGE;
-                let mut ended = 0;
-                for one in listed.connections.iter().filter(|one| one.authorized_user != self.spared) {
-                    // Later ones were decided when it was known already.
-                    if one.start <= until {
-                        self.end(&listed.server_id, one.cid).await?;
-                        ended += 1;
-                    }
-                }
-                again |= full && ended > 0;
-            }
-            if !again {
-                return Ok(moment);
-            }
+            more |= ended && listed.connections.len() >= PAGE;
         }
+        if patience == FIRST { Err(CutError("no server answers in the system account".to_owned())) } else { Ok(more) }
     }
 
     async fn end(&self, server: &str, cid: u64) -> Result<(), CutError> {
         let subject = format!("$SYS.REQ.SERVER.{server}.KICK");
         // One that has gone meanwhile is an error to the server, and what we want.
         let ended = self.system.client().request(subject, json!({ "cid": cid }).to_string().into()).await;
-        ended.map(drop).map_err(|error| CutError(error.to_string()))
+        ended.map(drop).map_err(failed)
     }
+}
+
+fn failed(error: impl ToString) -> CutError {
+    CutError(error.to_string())
 }

@@ -91,7 +91,7 @@ pub(crate) async fn reports(url: &str, system: &Credentials) -> Result<Vec<Repor
     }
     let connection =
         Connection::open(url, system, "airstream durability check").await.map_err(|error| error.to_string())?;
-    let answers = all_answers(&connection.client, "$SYS.REQ.SERVER.PING.JSZ", r#"{"config":true}"#.to_owned()).await?;
+    let answers = all_answers(&connection.client, "$SYS.REQ.SERVER.PING.JSZ", r#"{"config":true}"#).await?;
     if answers.is_empty() {
         return Err(format!("`{}` does not seem to be a user of the system account", system.user));
     }
@@ -99,7 +99,7 @@ pub(crate) async fn reports(url: &str, system: &Credentials) -> Result<Vec<Repor
 }
 
 /// Every server answers a ping. The first answer tells how many there are in the cluster; a lone server is one.
-pub(crate) async fn all_answers(client: &Client, subject: &'static str, body: String) -> Result<Vec<Value>, String> {
+async fn all_answers(client: &Client, subject: &'static str, body: &'static str) -> Result<Vec<Value>, String> {
     let inbox = client.new_inbox();
     let mut messages = client.subscribe(inbox.clone()).await.map_err(|error| error.to_string())?;
     client.publish_with_reply(subject, inbox, body.into()).await.map_err(|error| error.to_string())?;

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use async_nats::HeaderMap;
+use futures::future::BoxFuture;
 use serde_json::json;
 
 use crate::door::{InOrder, Incoming, Reply};
-use crate::{WorkQueue, headers};
+use crate::{QueueError, WorkQueue, headers};
 
 /// The headers that mean something to whoever executes the message.
 const KEPT: [&str; 4] = [headers::COMMAND_ID, headers::CORRELATION_ID, headers::EXPECTED_VERSION, headers::TRACEPARENT];
@@ -17,26 +18,32 @@ const KEPT: [&str; 4] = [headers::COMMAND_ID, headers::CORRELATION_ID, headers::
 /// Takes messages into a queue, under the subject that they were sent to. The answer has the form of JetStream's own, so that
 /// a client's `publish` understands it: from then on the message is durable.
 #[must_use]
+#[allow(clippy::async_yields_async, reason = "the next message is taken before the answer to this one is there")]
 pub fn intake(queue: WorkQueue) -> InOrder {
     Arc::new(move |message| {
         let queue = queue.clone();
         Box::pin(async move {
-            let stream = queue.stream();
             let kept = kept(&message);
             let taken = queue.hand_over(message.subject().to_owned(), kept, message.payload().clone()).await;
-            let answer: futures::future::BoxFuture<'static, Reply> = Box::pin(async move {
-                match taken.await {
-                    Ok(sequence) => Reply::of(200, &json!({ "stream": stream, "seq": sequence }), false),
-                    Err(error) => {
-                        tracing::warn!(%error, "a command could not be queued");
-                        let sentence = "The queue cannot be reached right now, or did not say that it has the command.";
-                        let error = json!({ "code": 503, "err_code": 0, "description": sentence });
-                        Reply::of(503, &json!({ "error": error }), false)
-                    }
-                }
-            });
-            answer
+            answer(queue.stream(), taken)
         })
+    })
+}
+
+fn answer(
+    stream: &'static str,
+    taken: impl Future<Output = Result<u64, QueueError>> + Send + 'static,
+) -> BoxFuture<'static, Reply> {
+    Box::pin(async move {
+        match taken.await {
+            Ok(sequence) => Reply::of(200, &json!({ "stream": stream, "seq": sequence }), false),
+            Err(error) => {
+                tracing::warn!(%error, "a command could not be queued");
+                let sentence = "The queue cannot be reached right now, or did not say that it has the command.";
+                let error = json!({ "code": 503, "err_code": 0, "description": sentence });
+                Reply::of(503, &json!({ "error": error }), false)
+            }
+        }
     })
 }
 

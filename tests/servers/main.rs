@@ -17,5 +17,6 @@ mod queue;
 mod rebuild;
 mod schema;
 mod snapshots;
+mod tenants;
 mod topology;
 mod versions;

@@ -84,7 +84,7 @@ impl Configuration {
         let of_accounts = self.accounts.iter().flat_map(|account| {
             std::iter::once(account.internal.0.as_str()).chain(account.users.iter().map(|(_, full, _)| full.as_str()))
         });
-        ["sys", &self.callout.user].into_iter().chain(of_accounts)
+        ["sys", self.callout.user].into_iter().chain(of_accounts)
     }
 }
 

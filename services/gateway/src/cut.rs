@@ -34,14 +34,21 @@ pub async fn run(connections: Connections, access: Arc<dyn Access>, stop: Cancel
     tasks.wait().await;
 }
 
+/// When it is looked again after a cut: who was being let in at that moment was not among the connected yet, and a server
+/// that was silent at first may come back with its connections.
+const AGAIN: [Duration; 4] = [SERVER_WAITS, Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(600)];
+
 async fn cut(connections: Arc<Connections>, whom: Option<PrincipalId>, stop: CancellationToken) {
-    let Some(moment) = until_cut(&connections, whom.as_ref(), None, &stop).await else { return };
     counter!(telemetry::BUS_CUTS_TOTAL).increment(1);
-    // Who was being let in at that moment is not among the connected yet.
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = tokio::time::sleep(SERVER_WAITS) => {
-            until_cut(&connections, whom.as_ref(), Some(&moment), &stop).await;
+    let mut moment = Moment::new();
+    for pause in std::iter::once(Duration::ZERO).chain(AGAIN) {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        match until_cut(&connections, whom.as_ref(), &moment, &stop).await {
+            Some(seen) => moment = seen,
+            None => return,
         }
     }
 }
@@ -49,7 +56,7 @@ async fn cut(connections: Arc<Connections>, whom: Option<PrincipalId>, stop: Can
 async fn until_cut(
     connections: &Connections,
     whom: Option<&PrincipalId>,
-    begun_by: Option<&Moment>,
+    begun_by: &Moment,
     stop: &CancellationToken,
 ) -> Option<Moment> {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
