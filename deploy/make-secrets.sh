@@ -3,6 +3,8 @@
 #
 #   sh deploy/make-secrets.sh
 #
+# One of them is a key that only Airstream itself can make: the image is built for that, unless AIRSTREAM names a program.
+#
 # The folder is closed to everybody else on this machine; the files in it are readable, because the containers read
 # them as users of their own.
 set -eu
@@ -15,14 +17,26 @@ fi
 mkdir -p "$folder"
 chmod 700 "$folder"
 secret() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
-postgres=$(secret); nats=$(secret); dev=$(secret); sys=$(secret); token=$(secret)
+postgres=$(secret); nats=$(secret); door=$(secret); callout=$(secret); sys=$(secret); token=$(secret)
 master=$(head -c 32 /dev/urandom | base64)
+
+if [ -n "${AIRSTREAM:-}" ]; then
+  key=$("$AIRSTREAM" config nats-key)
+else
+  docker build --quiet --tag airstream:0.1.0 --file "$here/Dockerfile" "$here/.." >/dev/null
+  key=$(docker run --rm airstream:0.1.0 config nats-key)
+fi
+seed=$(printf '%s\n' "$key" | awk '$1 == "nats.callout_seed" { print $2 }')
+issuer=$(printf '%s\n' "$key" | awk '$1 == "issuer" { print $2 }')
+[ -n "$seed" ] && [ -n "$issuer" ] || { echo "airstream made no key" >&2; exit 1; }
 
 printf '*\n' > "$folder/.gitignore"
 printf '%s' "$postgres" > "$folder/postgres_password"
 cat > "$folder/nats_passwords.conf" <<END
 AIRSTREAM_PASSWORD: "$nats"
-DEV_PASSWORD: "$dev"
+DOOR_PASSWORD: "$door"
+CALLOUT_PASSWORD: "$callout"
+CALLOUT_ISSUER: "$issuer"
 SYS_PASSWORD: "$sys"
 END
 # Written last: its presence says that all of them are there.
@@ -32,6 +46,11 @@ user = "airstream"
 password = "$nats"
 system_user = "sys"
 system_password = "$sys"
+tenants_user = "airstream-door"
+tenants_password = "$door"
+callout_user = "airstream-callout"
+callout_password = "$callout"
+callout_seed = "$seed"
 [postgres]
 url = "postgres://airstream:$postgres@postgres:5432/airstream"
 [identity]
@@ -41,4 +60,4 @@ master_key = "$master"
 token = "ast_dev_$token"
 END
 chmod 444 "$folder/postgres_password" "$folder/nats_passwords.conf" "$folder/airstream.toml"
-echo "made $folder; the token for HTTP is in airstream.toml, the password of the NATS user dev in nats_passwords.conf" >&2
+echo "made $folder; the token for HTTP, and for NATS as the principal dev, is in airstream.toml" >&2

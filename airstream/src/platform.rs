@@ -197,7 +197,7 @@ impl Platform {
             leases: CancellationToken::new(),
             lease_tasks: TaskTracker::new(),
         };
-        let wants = leases::wants(config, roles);
+        let wants = leases::wants(config, roles, addresses.tenants.is_some());
         let leases = leases::keep(config, &database, wants, &platform.lease_tasks, &platform.leases);
         platform.instance = leases.instance().to_owned();
         let peers = Arc::new(nats::Peers::new(connection.clone()));

@@ -18,7 +18,7 @@ use crate::Connection;
 use crate::jwt::Question;
 
 /// Where servers ask.
-const SUBJECT: &str = "$SYS.REQ.USER.AUTH";
+pub(crate) const SUBJECT: &str = "$SYS.REQ.USER.AUTH";
 
 /// How long a server waits for an answer before it turns the client away (its `authorization.timeout`, unless set).
 pub const SERVER_WAITS: Duration = Duration::from_secs(2);
@@ -82,6 +82,14 @@ impl Signer {
             KeyPairType::Account => Ok(Self { key, account: account.to_owned() }),
             other => Err(BadSeed(format!("it is one of kind {other:?}"))),
         }
+    }
+
+    /// A key that nobody else has, as a seed.
+    ///
+    /// # Errors
+    /// [`BadSeed`], in practice never.
+    pub fn fresh_seed() -> Result<String, BadSeed> {
+        KeyPair::new_account().seed().map_err(|error| BadSeed(error.to_string()))
     }
 
     /// The public key, for the servers' configuration.

@@ -1,5 +1,7 @@
 //! Looks at a NATS that is somebody else's, before anything depends on it. Changes nothing.
 
+mod doors;
+
 use async_nats::jetstream::account::Account;
 use kernel::Timestamp;
 use runtime::clock;
@@ -9,6 +11,8 @@ use serde_json::Value;
 use crate::durability::{ADVICE, Report, reports, weakest};
 use crate::topology::{self, EVENTS, Severity};
 use crate::{Connection, Credentials, Durability};
+
+pub use doors::examine_doors;
 
 /// The oldest server that can do what we need: atomic batches with guards, and consumers that can be reset.
 const OLDEST: (u32, u32) = (2, 14);

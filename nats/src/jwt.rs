@@ -15,6 +15,8 @@ use super::callout::Admitted;
 pub(crate) struct Question {
     #[serde(rename = "aud")]
     audience: String,
+    #[serde(rename = "sub")]
+    issuer: String,
     nats: Asked,
 }
 
@@ -56,6 +58,11 @@ impl Question {
             "nats-authorization-request" => Ok(question),
             other => Err(format!("it is for `{other}`")),
         }
+    }
+
+    /// Whose signature the server believes.
+    pub(crate) fn issuer(&self) -> &str {
+        &self.issuer
     }
 
     /// The token, or else the password.

@@ -28,7 +28,7 @@ pub use connection::{Connection, Credentials};
 pub use connections::{Connections, CutError, Moment};
 pub use door::{Handle, InOrder, Incoming, Reply, Unheard, serve, serve_in_order};
 pub use durability::{ADVICE as SYNC_ADVICE, Durability, durability};
-pub use examine::{Expected, examine};
+pub use examine::{Expected, examine, examine_doors};
 pub use intake::intake;
 pub use log::JetStreamLog;
 pub use peers::{Peers, serve_peers};

@@ -180,7 +180,7 @@ async fn after_the_loss_of_everything_a_restored_stack_goes_on_as_if_nothing_had
     let pid = stack.status()["pid"].as_u64().unwrap();
     signal(pid, Signal::SIGSTOP);
     let queued = json!({ "workflow": "calling", "input": "queued" });
-    let queue = async_nats::jetstream::new(stack.nats().await);
+    let queue = inside(&stack).await;
     queue.publish("queue.dev.dev.run.queued.start", queued.to_string().into()).await.unwrap().await.unwrap();
 
     let backup = stack.backup("backup");

@@ -143,8 +143,9 @@ async fn a_tenants_program_reaches_its_own_doors_and_nothing_else() {
 async fn a_caller_cannot_have_an_answer_written_anywhere_but_into_its_own_inbox() {
     let stack = Stack::up(&[]);
     let (nats, log) = (stack.nats().await, stack.log().await);
-    ask(&nats, "cmd.dev.dev.workflow.wf_12345.define", EXAMPLE, None).await;
     let mut feed = nats.subscribe("feed.dev.>").await.unwrap();
+    nats.flush().await.unwrap();
+    ask(&nats, "cmd.dev.dev.workflow.wf_12345.define", EXAMPLE, None).await;
     // The server checks where one publishes, not where one wants the answer.
     let elsewhere = [
         "ev.12.dev.workflow.wf_12345",
@@ -166,11 +167,40 @@ async fn a_caller_cannot_have_an_answer_written_anywhere_but_into_its_own_inbox(
     assert_eq!((status, &answer["version"]), (200, &json!(1)), "{answer}");
     let (status, answer) = ask(&nats, "cmd.dev.dev.workflow.wf_12345.retire", "{}", None).await;
     assert_eq!((status, &answer["version"]), (200, &json!(2)), "{answer}");
-    let heard = tokio::time::timeout(std::time::Duration::from_secs(10), futures::StreamExt::next(&mut feed)).await;
-    let heard = heard.unwrap().unwrap();
-    assert_eq!(heard.subject.as_str(), "feed.dev.workflow.workflow.retired", "something else was on the feed");
+    for wanted in ["feed.dev.workflow.workflow.defined", "feed.dev.workflow.workflow.retired"] {
+        let heard = tokio::time::timeout(std::time::Duration::from_secs(10), futures::StreamExt::next(&mut feed)).await;
+        assert_eq!(heard.unwrap().unwrap().subject.as_str(), wanted, "something else was on the feed");
+    }
     let messages = async |stream| log.get_stream(stream).await.unwrap().cached_info().state.messages;
     assert_eq!((messages("EVENTS").await, messages("COMMANDS").await, messages("TASKS").await), (2, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_read_the_log_cannot_spoil_it() {
+    let stack = Stack::up(&[]);
+    let (nats, log) = (stack.nats().await, stack.log().await);
+    ask(&nats, "cmd.dev.dev.workflow.wf_12345.define", EXAMPLE, None).await;
+    // JetStream's own answers go where a reader says: they reach the log, and mean nothing there.
+    let reader = log.client();
+    for subject in ["$JS.API.STREAM.INFO.EVENTS", "$JS.API.STREAM.MSG.GET.EVENTS"] {
+        let body = if subject.ends_with("GET.EVENTS") { r#"{"seq":1}"# } else { "" };
+        reader.publish_with_reply(subject, "ev.12.dev.workflow.wf_12345", body.into()).await.unwrap();
+    }
+    let messages = async || log.get_stream("EVENTS").await.unwrap().cached_info().state.messages;
+    stories::eventually("the server's answers are in the log", async || messages().await >= 3).await;
+    let (status, answer) = ask(&nats, "cmd.dev.dev.workflow.wf_12345.define", EXAMPLE, None).await;
+    assert_eq!((status, &answer["version"]), (200, &json!(1)), "the stream's history was spoilt: {answer}");
+    let (status, answer) = ask(&nats, "cmd.dev.dev.workflow.wf_12345.retire", "{}", None).await;
+    assert_eq!((status, &answer["version"]), (200, &json!(2)), "{answer}");
+    // There may be no row at all yet.
+    let http = stack.http();
+    let retired = async || {
+        let response = http.request("GET", "/v1/workflows/wf_12345").send().await.unwrap();
+        let row: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+        row["status"] == "retired"
+    };
+    stories::eventually("rows follow", retired).await;
+    assert_eq!(http.get("/v1/parked").await["items"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,6 +244,33 @@ async fn what_could_not_be_stored_is_refused_at_every_door() {
         assert!(problem["code"].is_string(), "{path}: {problem}");
     }
     assert_eq!(http.get("/v1/parked").await["items"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lets_in_over_http_lets_in_on_the_bus_and_the_feed_is_read_on_over_http() {
+    let stack = Stack::up(&[]);
+    let (status, http) = (stack.status(), stack.http());
+    let token = status["token"].as_str().unwrap().to_owned();
+    let inbox = "_INBOX.dev.dev".to_owned();
+    assert!(stack.nats_as("anybody".to_owned(), format!("{token}x"), inbox.clone()).await.is_err());
+    let nats = stack.nats_as("anybody".to_owned(), token, inbox).await.unwrap();
+    let mut feed = nats.subscribe("feed.dev.workflow.>").await.unwrap();
+    nats.flush().await.unwrap();
+    let mut heard = Vec::new();
+    for (command, body) in [("define", EXAMPLE), ("retire", "{}"), ("define", EXAMPLE)] {
+        let (status, answer) = ask(&nats, &format!("cmd.dev.dev.workflow.wf_12345.{command}"), body, None).await;
+        assert_eq!(status, 200, "{answer}");
+        let message = tokio::time::timeout(std::time::Duration::from_secs(20), futures::StreamExt::next(&mut feed));
+        let message = message.await.expect("an event in time").unwrap();
+        let cursor = message.headers.unwrap().get("Airstream-Cursor").unwrap().to_string();
+        heard.push((cursor, serde_json::from_slice::<Value>(&message.payload).unwrap()));
+    }
+    let page = http.get(&format!("/v1/events?from={}", heard[0].0)).await;
+    let items = page["items"].as_array().unwrap();
+    assert_eq!(items.len(), 2, "{page}");
+    for (item, (cursor, event)) in items.iter().zip(&heard[1..]) {
+        assert_eq!((&item["cursor"], &item["event"]["id"]), (&json!(cursor), &event["id"]));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,6 +51,17 @@ fn environment(url: &str, user: nats::Credentials, system: String) -> Vec<(&'sta
     ]
 }
 
+/// What an operator configures for programs of tenants.
+fn doors(tenants: &embedded::NatsTenants) -> Vec<(&'static str, String)> {
+    vec![
+        ("AIRSTREAM__NATS__TENANTS_USER", tenants.user.clone()),
+        ("AIRSTREAM__NATS__TENANTS_PASSWORD", tenants.password.clone()),
+        ("AIRSTREAM__NATS__CALLOUT_USER", tenants.callout_user.clone()),
+        ("AIRSTREAM__NATS__CALLOUT_PASSWORD", tenants.callout_password.clone()),
+        ("AIRSTREAM__NATS__CALLOUT_SEED", tenants.callout_seed.clone()),
+    ]
+}
+
 fn doctor(environment: &[(&str, String)]) -> (i32, Vec<Value>) {
     let mut command = Stack::stopped().command();
     let said: Said =
@@ -81,6 +92,23 @@ async fn doctor_tells_what_an_external_nats_does_not_promise() {
     for code in ["reachable", "version", "max_payload", "jetstream", "streams", "limits", "replicas", "clock"] {
         assert_eq!(status(&items, &format!("nats.{code}")), "ok", "{code}: {items:#?}");
     }
+
+    // Nobody comes in with a key, and somebody could come in with more than that.
+    let (tenants, detail) = found(&items, "nats.tenants");
+    assert!(tenants == "warn" && detail.contains("the platform's own account"), "{detail}");
+    let doors = doors(late.stack.nats().tenants.as_ref().unwrap());
+    let without = |part: &str| doors.iter().filter(|(name, _)| !name.contains(part)).cloned().collect::<Vec<_>>();
+    let with = |doors: Vec<(&'static str, String)>| doctor(&[late.environment(), doors].concat()).1;
+    let (callout, detail) = found(&with(without("CALLOUT")), "nats.callout");
+    assert!(callout == "warn" && detail.contains("does not ask us"), "{detail}");
+    let other =
+        [without("SEED"), vec![("AIRSTREAM__NATS__CALLOUT_SEED", nats::Signer::fresh_seed().unwrap())]].concat();
+    let (callout, detail) = found(&with(other), "nats.callout");
+    assert!(callout == "fail" && detail.contains("is the seed of A"), "{detail}");
+    let other = [without("TENANTS_PASSWORD"), vec![("AIRSTREAM__NATS__TENANTS_PASSWORD", "guess".to_owned())]].concat();
+    assert_eq!(found(&with(other), "nats.tenants").0, "fail");
+    let items = with(doors.clone());
+    assert_eq!([found(&items, "nats.tenants").0, found(&items, "nats.callout").0], ["ok", "ok"]);
 
     // Three copies need three servers; and whoever insists is told that it would not start.
     let mut demanding = late.environment();
@@ -124,6 +152,7 @@ async fn doctor_finds_nothing_wrong_with_good_servers_and_a_role_without_rights(
     let mut good = environment(&servers.nats_url, servers.credentials.clone(), system);
     good.push(("AIRSTREAM__POSTGRES__URL", servers.postgres_url.clone()));
     good.push(("AIRSTREAM__NATS__REQUIRE_DURABLE", "true".to_owned()));
+    good.extend(doors(shared.nats().tenants.as_ref().unwrap()));
     let (_, items) = doctor(&good);
     let ours =
         |item: &&Value| ["nats.", "postgres."].iter().any(|room| item["code"].as_str().unwrap().starts_with(room));

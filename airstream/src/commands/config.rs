@@ -1,11 +1,13 @@
 //! `airstream config`: what is in force, and why.
 
+use anyhow::Context as _;
+use nats::Signer;
 use serde_json::{Map, Value, json};
 
 use super::Context;
 use crate::config::{FILE, Shown};
 use crate::failure::Outcome;
-use crate::output::cell;
+use crate::output::{Console, cell};
 
 /// What can be done with the configuration.
 #[derive(Debug, Clone, clap::Subcommand)]
@@ -19,6 +21,14 @@ pub(crate) enum Verb {
         #[arg(long)]
         origin: bool,
     },
+    /// Make a key with which a NATS server of your own believes us who may come in
+    #[command(
+        after_long_help = "The seed goes into nats.callout_seed, the issuer into the server's `auth_callout`. Nothing \
+        is written down.\n\nExamples:\n  \
+        airstream config nats-key\n  \
+        airstream config nats-key --json"
+    )]
+    NatsKey,
     /// Print the path of the file that is read
     #[command(after_long_help = "Example:\n  airstream config path")]
     Path,
@@ -26,10 +36,10 @@ pub(crate) enum Verb {
 
 pub(crate) fn run(context: &Context<'_>, verb: &Verb) -> Outcome {
     let console = context.console;
-    let loaded = context.config(&[])?;
     match verb {
+        Verb::NatsKey => nats_key(console),
         Verb::Show { origin } => {
-            let shown = loaded.shown()?;
+            let shown = context.config(&[])?.shown()?;
             if console.is_json() {
                 return console.json(&document(shown, *origin));
             }
@@ -42,7 +52,7 @@ pub(crate) fn run(context: &Context<'_>, verb: &Verb) -> Outcome {
             console.table(headings, rows.collect())
         }
         Verb::Path => {
-            let path = loaded.file.map(|path| std::path::absolute(&path).unwrap_or(path));
+            let path = context.config(&[])?.file.map(|path| std::path::absolute(&path).unwrap_or(path));
             if path.is_none() {
                 console.say(&format!("there is no {FILE} here: the defaults and the environment are in force"));
             }
@@ -53,6 +63,16 @@ pub(crate) fn run(context: &Context<'_>, verb: &Verb) -> Outcome {
             }
         }
     }
+}
+
+fn nats_key(console: &Console) -> Outcome {
+    let seed = Signer::fresh_seed().context("no key can be made")?;
+    // The account plays no part in the key.
+    let issuer = Signer::new(&seed, "").context("no key can be made")?.issuer();
+    if console.is_json() {
+        return console.json(&json!({ "callout_seed": seed, "issuer": issuer }));
+    }
+    console.pairs(&[("nats.callout_seed", seed), ("issuer", issuer)])
 }
 
 /// Sections of keys, as in the file.

@@ -1,13 +1,13 @@
 //! `airstream doctor`: what a start would use, what would be in its way, and what servers of others do not promise.
 
 use embedded::{Finding, Status};
-use nats::Credentials;
+use nats::{Credentials, Signer};
 use runtime::finding::Severity;
 use serde_json::{Value, json};
 
 use super::Context;
 use crate::client::{Client, Target};
-use crate::config::{Config, without_password};
+use crate::config::{self, Config, without_password};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::state_file::Running;
 use crate::{listen, paths, up};
@@ -79,6 +79,7 @@ async fn external(config: &Config) -> Vec<Finding> {
         let system = Credentials { user: nats.system_user.clone(), password: nats.system_password.clone() };
         let expected = nats::Expected { replicas: nats.replicas, durable: nats.require_durable };
         findings.extend(nats::examine(&nats.url, &user, &system, expected).await.into_iter().map(finding));
+        findings.extend(doors(nats).await);
     }
     if !config.postgres.url.is_empty() {
         findings.push(ok("postgres.url", without_password(&config.postgres.url)));
@@ -86,6 +87,23 @@ async fn external(config: &Config) -> Vec<Finding> {
         findings.extend(projections::examine(&config.postgres.url, needed).await.into_iter().map(finding));
     }
     findings
+}
+
+/// Whether programs of tenants can come in, and are kept from the rest.
+async fn doors(nats: &config::Nats) -> Vec<Finding> {
+    let tenants = nats.tenants();
+    let callout = tenants.as_ref().and_then(|tenants| tenants.callout.as_ref());
+    let signer = callout.zip(tenants.as_ref()).map(|(callout, tenants)| Signer::new(&callout.seed, &tenants.account));
+    let signer = match signer.transpose() {
+        Ok(signer) => signer,
+        Err(error) => {
+            let (name, hint) = ("nats.callout".to_owned(), "`airstream config nats-key` makes a key".to_owned());
+            return vec![Finding { name, status: Status::Fail, detail: error.to_string(), hint }];
+        }
+    };
+    let callout = callout.map(|callout| &callout.login).zip(signer.as_ref());
+    let door = tenants.as_ref().map(|tenants| &tenants.door);
+    nats::examine_doors(&nats.url, door, callout).await.into_iter().map(finding).collect()
 }
 
 fn finding(found: runtime::finding::Finding) -> Finding {

@@ -53,11 +53,6 @@ pub(super) struct Bus<'a> {
     pub(super) stop: &'a CancellationToken,
 }
 
-/// The leases of whoever opens them.
-pub(super) fn leases() -> [String; 2] {
-    [gateway::queue::LEASE.to_owned(), gateway::feed::LEASE.to_owned()]
-}
-
 impl Bus<'_> {
     /// Opens all of them.
     pub(super) async fn open(&self) -> anyhow::Result<()> {

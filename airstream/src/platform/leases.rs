@@ -14,12 +14,15 @@ use workflows::reactor::Steps;
 use crate::config::Config;
 use crate::roles::Roles;
 
-/// Leases by role.
-pub(super) fn wants(config: &Config, roles: Roles) -> Vec<String> {
+/// Leases by role; some are about an account for tenants, if there is one.
+pub(super) fn wants(config: &Config, roles: Roles, tenants: bool) -> Vec<String> {
     let mut wants = Vec::new();
     if roles.api {
         wants.extend(forward::shard_leases());
-        wants.extend(super::bus::leases());
+        wants.push(gateway::queue::LEASE.to_owned());
+        if tenants {
+            wants.push(gateway::feed::LEASE.to_owned());
+        }
         wants.extend(super::mail::wants(config));
     }
     if roles.projector {

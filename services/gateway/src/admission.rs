@@ -19,6 +19,9 @@ pub(crate) const PLATFORM: &str = "airstream";
 /// done is then decided anew.
 #[must_use]
 pub fn admit(access: Arc<dyn Access>, longest: Duration) -> Admit {
+    for outcome in ["admitted", "refused"] {
+        counter!(telemetry::BUS_KNOCKS_TOTAL, "outcome" => outcome).increment(0);
+    }
     Arc::new(move |knock| {
         let access = Arc::clone(&access);
         Box::pin(async move {

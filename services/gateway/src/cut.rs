@@ -18,6 +18,7 @@ pub async fn run(connections: Connections, access: Arc<dyn Access>, stop: Cancel
     let connections = Arc::new(connections);
     let tasks = TaskTracker::new();
     let mut lessened = access.lessened();
+    counter!(telemetry::BUS_CUTS_TOTAL).increment(0);
     loop {
         let whom = tokio::select! {
             () = stop.cancelled() => break,

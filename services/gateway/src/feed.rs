@@ -30,6 +30,7 @@ const INTERNAL: [&str; 1] = ["commandhash"];
 /// Sends until `stop`, whenever the lease is ours.
 pub async fn run(log: Arc<dyn Log>, out: Connection, mut lease: Lease, stop: CancellationToken) {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+    counter!(telemetry::FEED_EVENTS_TOTAL).increment(0);
     while !stop.is_cancelled() {
         let term = tokio::select! {
             () = stop.cancelled() => return,
