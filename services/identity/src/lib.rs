@@ -12,6 +12,7 @@ pub mod follow;
 pub mod keeper;
 pub mod key;
 pub mod names;
+pub mod oauth;
 pub mod password;
 pub mod person;
 mod recent;
