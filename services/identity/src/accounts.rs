@@ -4,9 +4,11 @@
 //! (`docs/adr/0020-what-of-identity-is-history.md`).
 
 mod api_keys;
+mod departure;
 mod email;
 mod invites;
 mod login;
+mod outside;
 mod profile;
 mod register;
 mod sessions;
@@ -27,14 +29,18 @@ use serde::Serialize;
 use vault::{Digester, MasterKey, Opened, Vault, VaultError};
 
 use crate::access::Memory;
+use crate::oauth::Providers;
 use crate::password::Hasher;
 use crate::person::{People, Person, State};
 use crate::refresh::RefreshTokens;
 use crate::signing::Signing;
 
 pub use api_keys::{KeyView, MAX_EXPIRES_DAYS, MAX_OVERLAP_SECONDS, MadeKey, NewKey};
+pub use departure::Departure;
+pub(crate) use departure::{Came, ROUND_SECONDS, Return, name_of};
 pub use invites::{InviteView, Invited};
 pub use login::{Credential, LoggedIn};
+pub use outside::{Arrived, Continuation};
 pub use profile::{Me, ProfileEdit};
 pub use register::Registration;
 pub use sessions::SessionView;
@@ -76,6 +82,8 @@ pub struct Parts {
     pub signing: Arc<Signing>,
     /// Mail.
     pub outbox: Outbox,
+    /// Who vouches for people elsewhere.
+    pub providers: Providers,
     /// How long things last.
     pub lifetimes: Lifetimes,
 }
@@ -93,6 +101,7 @@ pub struct Inner {
     pub(crate) hasher: Hasher,
     pub(crate) signing: Arc<Signing>,
     pub(crate) outbox: Outbox,
+    pub(crate) providers: Providers,
     pub(crate) lifetimes: Lifetimes,
     pub(crate) handles: Handles,
     pub(crate) credentials: Credentials,
@@ -115,6 +124,7 @@ pub(crate) struct Digests {
     pub(crate) api_key: Digester,
     /// What a caller may get a second time, because their first answer was lost, follows from their request.
     pub(crate) derived: Digester,
+    pub(crate) outside: Digester,
 }
 
 impl std::ops::Deref for Accounts {
@@ -129,7 +139,8 @@ impl Accounts {
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { commands, executor, database, master, vault, hasher, signing, outbox, lifetimes } = parts;
+        let Parts { commands, executor, database, master, vault, hasher, signing, outbox, providers, lifetimes } =
+            parts;
         Self(Arc::new(Inner {
             handles: Handles::new(&database),
             credentials: Credentials::new(&database),
@@ -145,6 +156,7 @@ impl Accounts {
                 attempt: master.digester("attempt"),
                 api_key: master.digester("api key"),
                 derived: master.digester("derived secret"),
+                outside: master.digester("outside"),
             },
             memory: Memory::default(),
             commands,
@@ -154,6 +166,7 @@ impl Accounts {
             hasher,
             signing,
             outbox,
+            providers,
             lifetimes,
         }))
     }

@@ -4,6 +4,7 @@ mod api_keys;
 mod auth;
 mod invites;
 mod me;
+mod oauth;
 mod tenants;
 mod well_known;
 
@@ -22,6 +23,7 @@ pub fn router(accounts: Accounts) -> OpenApiRouter {
         .merge(tenants::router())
         .merge(invites::router())
         .merge(api_keys::router())
+        .merge(oauth::router())
         .merge(well_known::router())
         .with_state(accounts)
 }

@@ -77,6 +77,6 @@ mod tests {
         // RFC 7636, appendix B.
         let round =
             Round { verifier: "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".into(), ..Round::begin(&digester()) };
-        assert_eq!(round.challenge(), "E9Melhoa2OwvFrEMTJguCMe1SYQK2-h8_2W6SGQ9n_w");
+        assert_eq!(round.challenge(), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
     }
 }
