@@ -31,6 +31,7 @@ pub(crate) struct Config {
     pub(crate) executor: Executor,
     pub(crate) reactor: Reactor,
     pub(crate) identity: Identity,
+    pub(crate) oauth: OAuth,
     pub(crate) mail: Mail,
     pub(crate) development: Development,
     pub(crate) log: Log,
@@ -266,6 +267,56 @@ impl Default for Identity {
     }
 }
 
+/// Providers by which people may sign in.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OAuth {
+    pub(crate) google: Google,
+    pub(crate) github: Github,
+}
+
+/// By OpenID Connect.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Google {
+    pub(crate) client_id: String,
+    pub(crate) client_secret: String,
+    pub(crate) issuer: String,
+}
+
+impl Default for Google {
+    fn default() -> Google {
+        Google {
+            client_id: String::new(),
+            client_secret: String::new(),
+            issuer: "https://accounts.google.com".to_owned(),
+        }
+    }
+}
+
+/// By OAuth 2.0.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Github {
+    pub(crate) client_id: String,
+    pub(crate) client_secret: String,
+    pub(crate) authorize_url: String,
+    pub(crate) token_url: String,
+    pub(crate) api_url: String,
+}
+
+impl Default for Github {
+    fn default() -> Github {
+        Github {
+            client_id: String::new(),
+            client_secret: String::new(),
+            authorize_url: "https://github.com/login/oauth/authorize".to_owned(),
+            token_url: "https://github.com/login/oauth/access_token".to_owned(),
+            api_url: "https://api.github.com".to_owned(),
+        }
+    }
+}
+
 /// Mails to people.
 #[derive(Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -341,7 +392,7 @@ macro_rules! debug_without_secrets {
         })+
     };
 }
-debug_without_secrets!(Nats, Postgres, Identity, Mail, Development);
+debug_without_secrets!(Nats, Postgres, Identity, Google, Github, Mail, Development);
 
 impl Config {
     /// What types cannot say: one sentence per value that makes no sense.
@@ -416,6 +467,25 @@ impl Config {
             (1..=3650).contains(&ours.session_days) && (1..=3650).contains(&ours.idle_days),
             "identity.session_days and identity.idle_days are between 1 and 3650".to_owned(),
         );
+        let OAuth { google, github } = &self.oauth;
+        for (name, id, secret) in
+            [("google", &google.client_id, &google.client_secret), ("github", &github.client_id, &github.client_secret)]
+        {
+            expect(
+                id.is_empty() == secret.is_empty(),
+                format!("oauth.{name}.client_id and oauth.{name}.client_secret belong together"),
+            );
+        }
+        for (key, url) in [
+            ("google.issuer", &google.issuer),
+            ("github.authorize_url", &github.authorize_url),
+            ("github.token_url", &github.token_url),
+            ("github.api_url", &github.api_url),
+        ] {
+            if let Err(error) = identity::oauth::address(url) {
+                expect(false, format!("oauth.{key}: {error}"));
+            }
+        }
         let mail = &self.mail;
         if !mail.url.is_empty() {
             let server = mail::Server::parse(&mail.url);
@@ -485,6 +555,16 @@ mod tests {
     #[test]
     fn the_defaults_make_sense() {
         assert_eq!(Config::default().mistakes(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_provider_is_reached_in_secret_and_knows_us() {
+        let mut config = Config::default();
+        config.oauth.google.client_id = "air".to_owned();
+        config.oauth.google.issuer = "http://accounts.example.org".to_owned();
+        config.oauth.github.api_url = "api.github.com".to_owned();
+        assert_eq!(config.mistakes().len(), 3, "{:?}", config.mistakes());
+        assert!(!format!("{config:?}").contains("air"), "{config:?}");
     }
 
     #[test]

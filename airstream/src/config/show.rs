@@ -7,13 +7,15 @@ use super::Loaded;
 use super::layers::{defaults, known_keys};
 use crate::failure::Outcome;
 
-const SECRETS: [&str; 7] = [
+const SECRETS: [&str; 9] = [
     "nats.password",
     "nats.system_password",
     "nats.tenants_password",
     "nats.callout_password",
     "nats.callout_seed",
     "identity.master_key",
+    "oauth.google.client_secret",
+    "oauth.github.client_secret",
     "development.token",
 ];
 

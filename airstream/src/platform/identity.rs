@@ -9,6 +9,7 @@ use gateway::DevelopmentAccess;
 use identity::access::PlatformAccess;
 use identity::accounts::{Accounts, Lifetimes, Parts};
 use identity::names::Email;
+use identity::oauth::{Github, Google, Providers};
 use identity::password::Hasher;
 use identity::signing::{Names, Signing};
 use kernel::{PrincipalId, TenantId};
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use vault::{MasterKey, Vault};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 
 /// So long somebody waits for their password to be checked, when many others are checked at the same time.
 const WAITING: Duration = Duration::from_secs(5);
@@ -43,6 +44,21 @@ pub(super) struct Ground<'a> {
 /// Opens and seals what is personal.
 pub(super) fn vault(database: &Database, master: &MasterKey) -> Vault {
     Vault::new(master.clone(), Arc::new(PgKeyring::new(database)))
+}
+
+/// Who vouches for people elsewhere: those that know us.
+fn providers(settings: &config::OAuth) -> Result<Providers, String> {
+    let config::OAuth { google, github } = settings;
+    let google = (!google.client_id.is_empty())
+        .then(|| Google::new(&google.client_id, &google.client_secret, &google.issuer))
+        .transpose()?;
+    let github = (!github.client_id.is_empty())
+        .then(|| {
+            let config::Github { client_id, client_secret, authorize_url, token_url, api_url } = github;
+            Github::new(client_id, client_secret, authorize_url, token_url, api_url)
+        })
+        .transpose()?;
+    Ok(Providers { google, github })
 }
 
 /// Accounts, and who may come in.
@@ -71,6 +87,7 @@ pub(super) async fn start(
         hasher: Hasher::new(at_once, WAITING),
         signing: Arc::clone(&signing),
         outbox: outbox.clone(),
+        providers: providers(&config.oauth).map_err(anyhow::Error::msg)?,
         lifetimes: Lifetimes { session: DAY * settings.session_days, idle: DAY * settings.idle_days },
     });
     tasks.spawn(signing.keep(stop.clone()));
