@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::stack::{Http, Stack};
 
 /// What anybody may ask. A route that is not here asks who it is.
-const OPEN: [&str; 11] = [
+const OPEN: [&str; 13] = [
     "/livez",
     "/readyz",
     "/.well-known/jwks.json",
@@ -18,6 +18,9 @@ const OPEN: [&str; 11] = [
     "/v1/auth/login",
     "/v1/auth/refresh",
     "/v1/auth/logout",
+    // Only a development stack has these.
+    "/mailbox",
+    "/mailbox/{name}",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ mod bench;
 mod bus;
 mod cli;
 mod cluster;
+mod description;
 mod doctor;
 mod examples;
 mod gateway;

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use kernel::Problem;
 use nats::Connection;
 use projections::idempotency::IdempotencyKeys;
@@ -36,6 +36,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::browsers::{self, Browsers};
+use crate::docs;
 use crate::guard::{self, Guard, Needs};
 use crate::idempotency;
 use crate::limits::{self, Limiter};
@@ -117,11 +118,7 @@ pub struct Parts {
 }
 
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "Airstream",
-    description = "Commands in, events out, rows to read. Every answer to a command has a `position`; pass it as `at_least` to read your own writes.",
-    license(name = "Apache-2.0", identifier = "Apache-2.0")
-))]
+#[openapi(info(title = "Airstream", license(name = "Apache-2.0", identifier = "Apache-2.0")))]
 struct Description;
 
 /// Serves HTTP until `stop`, and then until the requests in hand are answered.
@@ -155,12 +152,12 @@ fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router
     let inside = inside.merge(routes::health::router(connection, database));
     let (inside, mut description) = inside.split_for_parts();
     crate::openapi::complete(&mut description);
-    let plain = [("/openapi.json", Needs::Nothing), ("/metrics", Needs::Scope(rest::OPERATE.to_owned()))];
+    let mut plain = docs::OPEN.to_vec();
+    plain.push(("/metrics", Needs::Scope(rest::OPERATE.to_owned())));
     let guard = Guard::new(access, &description, &plain);
     let door = limits::Door { limiter, quotas, guard: guard.clone() };
-    let description = Arc::new(description);
     inside
-        .route("/openapi.json", get(move || async move { Json((*description).clone()) }))
+        .merge(docs::router(&description))
         .route("/metrics", get(move || async move { metrics_text(metrics()) }))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)

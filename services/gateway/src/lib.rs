@@ -12,6 +12,7 @@ pub mod bus;
 pub mod cut;
 pub mod decider;
 pub mod feed;
+mod docs;
 mod guard;
 mod http;
 mod idempotency;

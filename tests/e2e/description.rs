@@ -1,0 +1,203 @@
+//! `/openapi.json` of the real router, walked from end to end, and its viewer.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::stack::{Http, Stack};
+
+/// Every operation: method, path, description.
+fn operations(document: &Value) -> Vec<(String, String, &Value)> {
+    let paths = document["paths"].as_object().unwrap();
+    let all = paths.iter().flat_map(|(path, methods)| {
+        let methods = methods.as_object().unwrap();
+        methods.iter().map(|(method, operation)| (method.clone(), path.clone(), operation))
+    });
+    all.collect()
+}
+
+fn resolve<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
+    match value["$ref"].as_str() {
+        Some(reference) => {
+            let found = document.pointer(reference.trim_start_matches('#'));
+            resolve(document, found.unwrap_or_else(|| panic!("{reference} leads nowhere")))
+        }
+        None => value,
+    }
+}
+
+/// What is wrong with a value, by the words of JSON Schema that our descriptions use. A word that is not known here would be
+/// passed over, so it is refused.
+fn check(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
+    let schema = resolve(document, schema);
+    let Some(words) = schema.as_object() else { return Ok(()) };
+    let wrong = |what: &str| Err(format!("{at}: {what}: {value} by {schema}"));
+    for (word, says) in words {
+        let list = || says.as_array().unwrap().iter();
+        match word.as_str() {
+            "type" => {
+                let kinds: Vec<&str> = says
+                    .as_str()
+                    .map_or_else(|| list().map(|kind| kind.as_str().unwrap()).collect(), |kind| vec![kind]);
+                let is = |kind: &str| match kind {
+                    "object" => value.is_object(),
+                    "array" => value.is_array(),
+                    "string" => value.is_string(),
+                    "integer" => value.is_i64() || value.is_u64(),
+                    "number" => value.is_number(),
+                    "boolean" => value.is_boolean(),
+                    "null" => value.is_null(),
+                    other => panic!("{at}: what is the type {other}?"),
+                };
+                if !kinds.into_iter().any(is) {
+                    return wrong("another type");
+                }
+            }
+            "properties" => {
+                for (name, property) in says.as_object().unwrap() {
+                    if let Some(value) = value.get(name) {
+                        check(document, property, value, &format!("{at}/{name}"))?;
+                    }
+                }
+            }
+            "required" => {
+                if value.is_object() && !list().all(|name| value.get(name.as_str().unwrap()).is_some()) {
+                    return wrong("something is missing");
+                }
+            }
+            "additionalProperties" if says == &json!(false) => {
+                let known = schema["properties"].as_object();
+                let strange = value.as_object().into_iter().flat_map(|fields| fields.keys());
+                if let Some(name) =
+                    strange.into_iter().find(|name| !known.is_some_and(|known| known.contains_key(*name)))
+                {
+                    return wrong(&format!("`{name}` is not known"));
+                }
+            }
+            "items" => {
+                for (n, value) in value.as_array().into_iter().flatten().enumerate() {
+                    check(document, says, value, &format!("{at}/{n}"))?;
+                }
+            }
+            "allOf" => list().try_for_each(|part| check(document, part, value, at))?,
+            "oneOf" | "anyOf" => {
+                let fits: Vec<_> = list().map(|part| check(document, part, value, at)).collect();
+                if fits.iter().all(Result::is_err) {
+                    return wrong(&format!("none of these: {fits:?}"));
+                }
+            }
+            "enum" if !list().any(|one| one == value) => return wrong("not one of these"),
+            "minimum" if value.is_number() && value.as_f64() < says.as_f64() => return wrong("too small"),
+            "maximum" if value.is_number() && value.as_f64() > says.as_f64() => return wrong("too large"),
+            "enum" | "minimum" | "maximum" | "additionalProperties" | "propertyNames" => {}
+            "description" | "title" | "example" | "examples" | "default" | "format" | "deprecated" | "readOnly"
+            | "writeOnly" => {}
+            other => panic!("{at}: what does `{other}` say? {schema}"),
+        }
+    }
+    Ok(())
+}
+
+/// Contents of JSON: where they stand, schema and example.
+fn contents<'a>(document: &'a Value, operation: &'a Value) -> Vec<(String, &'a Value, &'a Value)> {
+    let body = operation.get("requestBody").map(|body| ("the body".to_owned(), body));
+    let responses = operation["responses"].as_object().unwrap();
+    let answers = responses.iter().map(|(status, response)| (format!("the answer {status}"), response));
+    let all = body.into_iter().chain(answers).flat_map(|(name, holder)| {
+        let contents = resolve(document, holder)["content"].as_object();
+        let json = contents.into_iter().flatten().filter(|(kind, _)| kind.ends_with("json") && !kind.contains("x-nd"));
+        json.map(move |(_, content)| (name.clone(), &content["schema"], &content["example"]))
+    });
+    all.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_says_all_that_its_users_need() {
+    let stack = Stack::up(&[]);
+    // Also for those who have no token.
+    let document = Http { token: None, ..stack.http() }.get("/openapi.json").await;
+    assert_eq!(document["openapi"], "3.1.0");
+    let tags = document["tags"].as_array().unwrap();
+    let tags: BTreeSet<&str> =
+        tags.iter().filter(|tag| tag["description"].is_string()).map(|tag| tag["name"].as_str().unwrap()).collect();
+    let mut ids = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for (method, path, operation) in operations(&document) {
+        let mut expect = |right: bool, what: &str| {
+            if !right {
+                wrong.push(format!("{method} {path}: {what}"));
+            }
+        };
+        expect(operation["summary"].is_string(), "no sentence about it");
+        expect(ids.insert(operation["operationId"].as_str().unwrap().to_owned()), "an id that another one has");
+        let own = operation["tags"].as_array().unwrap();
+        expect(own.iter().all(|tag| tags.contains(tag.as_str().unwrap())), "a tag that is not described");
+        let answers = operation["responses"].as_object().unwrap();
+        expect(answers.keys().any(|status| status.starts_with('2')), "no answer that is a yes");
+        expect(answers.contains_key("default"), "no answer that is a no");
+        let open = operation["security"] == json!([{}]);
+        let scoped = operation["security"][0]["token"][0].is_string();
+        expect(open || scoped, "neither a scope nor openness");
+        expect(open || (answers.contains_key("401") && answers.contains_key("403")), "nothing about tokens");
+        let parameters = operation["parameters"].as_array().into_iter().flatten();
+        let with_key = parameters.filter(|parameter| parameter["name"] == "Idempotency-Key").count() == 1;
+        expect(with_key == (method != "get"), "an idempotency key where nothing changes, or none where something does");
+        for (name, schema, example) in contents(&document, operation) {
+            match example.is_null() {
+                true => expect(false, &format!("{name} has no example")),
+                false => {
+                    let checked = check(&document, schema, example, &name);
+                    expect(checked.is_ok(), &checked.err().unwrap_or_default());
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(ids.len() >= 40, "only {} operations", ids.len());
+}
+
+#[test]
+fn the_check_of_examples_finds_what_is_wrong() {
+    let document = json!({ "components": { "schemas": { "Name": { "type": "string" } } } });
+    let schema = json!({ "type": "object", "required": ["a"], "additionalProperties": false,
+        "properties": { "a": { "$ref": "#/components/schemas/Name" }, "b": { "type": ["integer", "null"], "minimum": 1 },
+            "c": { "type": "array", "items": { "oneOf": [{ "type": "null" }, { "enum": ["x"] }] } } } });
+    for (value, right) in [
+        (json!({ "a": "" }), true),
+        (json!({ "a": "", "b": null, "c": [null, "x"] }), true),
+        (json!({ "b": 1 }), false),
+        (json!({ "a": 1 }), false),
+        (json!({ "a": "", "b": 0 }), false),
+        (json!({ "a": "", "c": ["y"] }), false),
+        (json!({ "a": "", "d": 1 }), false),
+        (json!([]), false),
+    ] {
+        assert_eq!(check(&document, &schema, &value, "").is_ok(), right, "{value}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_viewer_needs_no_token_and_nothing_from_elsewhere() {
+    let stack = Stack::up(&[]);
+    let strangers = Http { token: None, ..stack.http() };
+    let page = strangers.request("GET", "/docs").send().await.unwrap();
+    assert_eq!(page.url().path(), "/docs/");
+    let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.contains("script-src 'self';") && policy.contains("connect-src 'self'"), "{policy}");
+    let page = page.text().await.unwrap();
+    assert!(!page.contains("://"), "it fetches something from elsewhere: {page}");
+    let scripts = page.matches("<script").count();
+    assert_eq!(page.matches("<script src=\"./").count(), scripts, "the policy lets no script run inside the page");
+    let sources = page.split("src=\"./").skip(1).chain(page.split("href=\"./").skip(1));
+    let mut files: Vec<&str> = sources.map(|rest| rest.split('"').next().unwrap()).collect();
+    files.sort_unstable();
+    assert!(files.contains(&"swagger-ui-bundle.js") && files.contains(&"swagger-ui.css"), "{files:?}");
+    for file in files {
+        let response = strangers.request("GET", &format!("/docs/{file}")).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), 200, "{file}");
+        assert!(response.headers()["cache-control"].to_str().unwrap().contains("max-age"));
+    }
+    let initializer = strangers.request("GET", "/docs/swagger-initializer.js").send().await.unwrap();
+    assert!(initializer.text().await.unwrap().contains("\"/openapi.json\""));
+    assert_eq!(strangers.json("GET", "/docs/nothing.js", None, 404).await["code"], "unknown_route");
+}
