@@ -89,7 +89,23 @@ fn check(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<()
             "enum" if !list().any(|one| one == value) => return wrong("not one of these"),
             "minimum" if value.is_number() && value.as_f64() < says.as_f64() => return wrong("too small"),
             "maximum" if value.is_number() && value.as_f64() > says.as_f64() => return wrong("too large"),
-            "enum" | "minimum" | "maximum" | "additionalProperties" | "propertyNames" => {}
+            "const" if value != says => return wrong("another constant"),
+            "uniqueItems" => {
+                let items = value.as_array().map_or(&[][..], Vec::as_slice);
+                if items.iter().enumerate().any(|(n, item)| items[..n].contains(item)) {
+                    return wrong("twice the same");
+                }
+            }
+            "minLength" | "maxLength" | "minItems" | "maxItems" => {
+                let length = value.as_str().map(|text| text.chars().count());
+                let length = length.or(value.as_array().map(Vec::len)).unwrap_or_default() as u64;
+                let bound = says.as_u64().unwrap();
+                if value.is_null() || (if word.starts_with("min") { length >= bound } else { length <= bound }) {
+                    continue;
+                }
+                return wrong("too short or too long");
+            }
+            "enum" | "const" | "minimum" | "maximum" | "additionalProperties" | "propertyNames" => {}
             "description" | "title" | "example" | "examples" | "default" | "format" | "deprecated" | "readOnly"
             | "writeOnly" => {}
             other => panic!("{at}: what does `{other}` say? {schema}"),
@@ -161,7 +177,7 @@ fn the_check_of_examples_finds_what_is_wrong() {
     let document = json!({ "components": { "schemas": { "Name": { "type": "string" } } } });
     let schema = json!({ "type": "object", "required": ["a"], "additionalProperties": false,
         "properties": { "a": { "$ref": "#/components/schemas/Name" }, "b": { "type": ["integer", "null"], "minimum": 1 },
-            "c": { "type": "array", "items": { "oneOf": [{ "type": "null" }, { "enum": ["x"] }] } } } });
+            "c": { "type": "array", "uniqueItems": true, "maxItems": 2, "items": { "oneOf": [{ "type": "null" }, { "enum": ["x"] }] } } } });
     for (value, right) in [
         (json!({ "a": "" }), true),
         (json!({ "a": "", "b": null, "c": [null, "x"] }), true),
@@ -170,6 +186,7 @@ fn the_check_of_examples_finds_what_is_wrong() {
         (json!({ "a": "", "b": 0 }), false),
         (json!({ "a": "", "c": ["y"] }), false),
         (json!({ "a": "", "d": 1 }), false),
+        (json!({ "a": "", "c": [null, null] }), false),
         (json!([]), false),
     ] {
         assert_eq!(check(&document, &schema, &value, "").is_ok(), right, "{value}");
