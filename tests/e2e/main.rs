@@ -8,6 +8,7 @@
     reason = "tests report by panicking, and tell what a process said before"
 )]
 
+mod api_keys;
 mod backup;
 mod bench;
 mod bus;
@@ -33,3 +34,4 @@ mod snapshots;
 mod stack;
 mod steps;
 mod telemetry;
+mod tenants;
