@@ -157,6 +157,7 @@ impl Serving {
             ("AIRSTREAM__POSTGRES__URL", &addresses.postgres_url),
             ("AIRSTREAM__HTTP__BIND", "127.0.0.1:0"),
             ("AIRSTREAM__DEVELOPMENT__TOKEN", "only-for-this-measurement"),
+            ("AIRSTREAM__IDENTITY__MASTER_KEY", &vault::MasterKey::generate()),
         ] {
             command.env(name, value);
         }
