@@ -83,6 +83,32 @@ CREATE TABLE identity.codes (
 CREATE INDEX codes_person ON identity.codes (person, purpose);
 CREATE INDEX codes_over ON identity.codes (expires_at);
 
+-- Sign-ins of devices that have no keyboard (RFC 8628): the device asks again and again, somebody decides elsewhere.
+CREATE TABLE identity.devices (
+    -- Hashes of the two codes.
+    device           bytea       PRIMARY KEY,
+    user_code        bytea       NOT NULL UNIQUE,
+    -- What asks, and from where; wrapped, for nobody is known yet whose key could seal it.
+    about            bytea       NOT NULL,
+    created_at       timestamptz NOT NULL DEFAULT now(),
+    expires_at       timestamptz NOT NULL,
+    polled_at        timestamptz,
+    interval_seconds integer     NOT NULL,
+    -- Nothing: nobody has decided.
+    approved         boolean,
+    -- Who has, and what the device's session is to be like.
+    person           text,
+    session          text,
+    amr              text[],
+    auth_time        timestamptz,
+    tenant           text,
+    password_number  integer,
+    used_at          timestamptz,
+    CHECK ((approved IS NULL) = (person IS NULL))
+);
+CREATE INDEX devices_person ON identity.devices (person);
+CREATE INDEX devices_over ON identity.devices (expires_at);
+
 -- How often something was tried that may be guessed, as a theoretical arrival time (GCRA). By a keyed hash of what was tried on.
 CREATE TABLE identity.attempts (
     digest bytea       PRIMARY KEY,

@@ -3,6 +3,7 @@
 mod api_keys;
 mod codes;
 mod credentials;
+mod devices;
 mod handles;
 mod invites;
 mod keys;
@@ -12,6 +13,7 @@ mod signing;
 pub use api_keys::{ApiKeyRow, ApiKeys, NewApiKey, NewSecret, Opens, SecretRow};
 pub use codes::{Codes, NewCode, Pace};
 pub use credentials::{Credentials, CredentialsRow};
+pub use devices::{Approval, Devices, NewDevice, Polled};
 pub use handles::{Claim, Handles, Kind, OLD_AFTER_SECONDS};
 pub use invites::{InviteKey, Invites};
 pub use keys::PgKeyring;
@@ -54,10 +56,19 @@ pub(crate) const STATEMENTS: &[&str] = &[
     credentials::KEEP_CODES,
     credentials::USE_RECOVERY,
     credentials::ERASE,
+    devices::ASK,
+    devices::SHOW,
+    devices::DECIDE,
+    devices::POLL,
+    devices::POLLED,
+    devices::USED,
+    devices::ERASE,
+    devices::SWEEP,
     handles::CLAIM,
     handles::TAKE_OVER,
     handles::HOLD,
     handles::RELEASE,
+    handles::RELEASE_OTHERS,
     handles::RELEASE_ALL,
     handles::FIND,
     invites::NOTE,

@@ -54,6 +54,48 @@ impl Payload {
     }
 }
 
+/// A body as OAuth sends it, `application/x-www-form-urlencoded`; or JSON with the same fields.
+pub struct Fields {
+    bytes: Bytes,
+    form: bool,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Fields {
+    type Rejection = Fault;
+
+    async fn from_request(mut request: Request, state: &S) -> Result<Self, Fault> {
+        let kind =
+            request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        let form = kind.eq_ignore_ascii_case("application/x-www-form-urlencoded");
+        if form {
+            request.headers_mut().remove(header::CONTENT_TYPE);
+        }
+        let Payload(bytes) = Payload::from_request(request, state).await?;
+        Ok(Self { bytes, form })
+    }
+}
+
+impl Fields {
+    /// Whether it came as a form.
+    #[must_use]
+    pub fn is_form(&self) -> bool {
+        self.form
+    }
+
+    /// Reads the fields. One that is there twice is refused.
+    ///
+    /// # Errors
+    /// See [`kernel::object`].
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        match self.form {
+            true => serde_urlencoded::from_bytes(&self.bytes)
+                .map_err(|error| Problem::new(422, "invalid", format!("The form does not fit: {error}."))),
+            false => kernel::object(&self.bytes),
+        }
+    }
+}
+
 /// A query string; unknown parameters are refused where the type says so.
 pub struct Query<T>(pub T);
 

@@ -12,7 +12,7 @@ mod scope;
 
 pub use answer::answer;
 pub use caller::{ANYBODY, Access, Caller, Holder, Level, ME, OPERATE, Signed, SignedIn, covers};
-pub use extract::{AtLeast, Chain, PageQuery, Payload, Query, Segment, Segments, name};
+pub use extract::{AtLeast, Chain, Fields, PageQuery, Payload, Query, Segment, Segments, name};
 pub use fault::Fault;
 pub use once::{IdempotencyKey, Once, asker};
 pub use origin::Origin;

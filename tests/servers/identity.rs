@@ -75,6 +75,8 @@ fn session(id: &str, person: &str) -> NewSession {
         origin: sealed(),
         tenant: None,
         lifetime_seconds: 3_600.0,
+        auth_time: runtime::clock::now(),
+        password_number: None,
     }
 }
 
@@ -202,12 +204,15 @@ async fn no_code_of_an_authenticator_and_no_recovery_code_works_twice() {
     let credentials = Credentials::new(&database().await);
     credentials.enrol("usr_1", Some("hash")).await.unwrap();
     credentials.enrol("usr_1", Some("another")).await.unwrap();
-    assert!(!credentials.accept_totp("usr_1", 100, true).await.unwrap(), "there is no authenticator");
+    assert!(!credentials.accept_totp("usr_1", &sealed(), 100, true).await.unwrap(), "there is no authenticator");
     assert!(credentials.prepare_totp("usr_1", &sealed()).await.unwrap());
-    let accepted = join_all((0..16).map(|_| credentials.accept_totp("usr_1", 100, true))).await;
+    let secret = sealed();
+    let accepted = join_all((0..16).map(|_| credentials.accept_totp("usr_1", &secret, 100, true))).await;
     assert_eq!(accepted.into_iter().filter(|one| *one.as_ref().unwrap()).count(), 1);
-    assert!(!credentials.accept_totp("usr_1", 99, false).await.unwrap(), "an older code");
-    assert!(credentials.accept_totp("usr_1", 101, false).await.unwrap());
+    assert!(!credentials.accept_totp("usr_1", &sealed(), 99, false).await.unwrap(), "an older code");
+    assert!(credentials.accept_totp("usr_1", &sealed(), 101, false).await.unwrap());
+    let other = Sealed { ct: "other".into(), ..sealed() };
+    assert!(!credentials.accept_totp("usr_1", &other, 102, false).await.unwrap(), "a code of another authenticator");
     assert!(!credentials.prepare_totp("usr_1", &sealed()).await.unwrap(), "one is in use");
 
     let digests: Vec<Vec<u8>> = (0..10_u8).map(|n| vec![n]).collect();
@@ -221,7 +226,7 @@ async fn no_code_of_an_authenticator_and_no_recovery_code_works_twice() {
     assert_eq!(credentials.renew_codes("usr_1", &[vec![42]]).await.unwrap(), Some(2));
     assert!(!credentials.use_code("usr_1", &[4]).await.unwrap(), "a code of the old set");
     credentials.disable_totp("usr_1").await.unwrap();
-    assert!(!credentials.accept_totp("usr_1", 102, false).await.unwrap());
+    assert!(!credentials.accept_totp("usr_1", &sealed(), 102, false).await.unwrap());
     credentials.erase("usr_1").await.unwrap();
     assert_eq!(credentials.of("usr_1").await.unwrap(), None);
     assert_eq!(credentials.renew_codes("usr_1", &digests).await.unwrap(), None);
@@ -232,8 +237,8 @@ async fn of_two_new_passwords_at_once_one_counts() {
     let credentials = Credentials::new(&database().await);
     credentials.enrol("usr_1", Some("first")).await.unwrap();
     let hashes: Vec<String> = (0..8).map(|n| format!("hash-{n}")).collect();
-    let set = join_all(hashes.iter().map(|hash| credentials.set_password("usr_1", 1, hash))).await;
-    assert_eq!(set.into_iter().filter(|one| *one.as_ref().unwrap()).count(), 1);
+    let set = join_all(hashes.iter().map(|hash| credentials.set_password("usr_1", 1, hash, None))).await;
+    assert_eq!(set.into_iter().filter(|one| one.as_ref().unwrap().is_some()).count(), 1);
     assert_eq!(credentials.of("usr_1").await.unwrap().unwrap().password_number, 2);
     // A better hash of the old password does not replace the new one.
     credentials.rehash("usr_1", "first", "first, better").await.unwrap();
@@ -241,5 +246,5 @@ async fn of_two_new_passwords_at_once_one_counts() {
     assert!(hashes.contains(&known), "{known}");
     // Somebody who came by a provider.
     credentials.enrol("usr_2", None).await.unwrap();
-    assert!(credentials.set_password("usr_2", 0, "hash").await.unwrap());
+    assert_eq!(credentials.set_password("usr_2", 0, "hash", None).await.unwrap(), Some(vec![]));
 }

@@ -114,11 +114,11 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Verb) -> Outcome {
             Ok(())
         }
         Verb::Signing(Signing::Ls) => {
-            let found = client.get("/v1/signing-keys", &Vec::new()).await?;
+            let found = client.get("/v1/operate/signing-keys", &Vec::new()).await?;
             print_page(console, &found, &["kid", "created_at", "signs_from_at", "until_at"], "none")
         }
         Verb::Signing(Signing::Rotate) => {
-            let made = client.send(Method::POST, "/v1/signing-keys/rotate", Some(&json!({}))).await?;
+            let made = client.send(Method::POST, "/v1/operate/signing-keys/rotate", Some(&json!({}))).await?;
             match console.is_json() {
                 true => console.json(&made),
                 false => console.line(&field(&made, "kid")),

@@ -91,6 +91,7 @@ pub(super) async fn start(
         lifetimes: Lifetimes { session: DAY * settings.session_days, idle: DAY * settings.idle_days },
     });
     tasks.spawn(signing.keep(stop.clone()));
+    tasks.spawn(identity::accounts::sweep(accounts.clone(), stop.clone()));
     tasks.spawn(identity::follow::follow(accounts.clone(), Arc::clone(log), stop.clone()));
     tasks.spawn(identity::uses::write(accounts.clone(), stop.clone()));
     let operators: Result<Vec<Email>, _> = settings.operators.iter().map(|text| Email::parse(text)).collect();

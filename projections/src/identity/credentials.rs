@@ -4,6 +4,7 @@ use kernel::Sealed;
 use sqlx::PgPool;
 use sqlx::types::Json;
 
+use super::sessions;
 use crate::{Database, Failure};
 
 pub(crate) const ENROL: &str = "
@@ -23,7 +24,7 @@ pub(crate) const PREPARE_TOTP: &str =
     "UPDATE identity.credentials SET totp_secret = $2, totp_step = 0 WHERE person = $1 AND NOT totp_enabled";
 pub(crate) const ACCEPT_TOTP: &str = "
     UPDATE identity.credentials SET totp_step = $2, totp_enabled = totp_enabled OR $3
-    WHERE person = $1 AND totp_step < $2 AND totp_secret IS NOT NULL";
+    WHERE person = $1 AND totp_step < $2 AND totp_secret = $4";
 pub(crate) const DISABLE_TOTP: &str = "
     UPDATE identity.credentials SET totp_enabled = false, totp_secret = NULL, totp_step = 0 WHERE person = $1";
 pub(crate) const RENEW_CODES: &str = "
@@ -98,14 +99,35 @@ impl Credentials {
         Ok(found.map(row))
     }
 
-    /// Replaces the password with this number. `false`: it has been replaced meanwhile.
+    /// Replaces the password with this number, and ends all sessions but perhaps one with it: returns which. `None`: it has
+    /// been replaced meanwhile.
     ///
     /// # Errors
-    /// When Postgres cannot be asked.
-    pub async fn set_password(&self, person: &str, number: u32, hash: &str) -> Result<bool, Failure> {
+    /// When Postgres cannot be asked; then nothing has changed.
+    pub async fn set_password(
+        &self,
+        person: &str,
+        number: u32,
+        hash: &str,
+        keep: Option<&str>,
+    ) -> Result<Option<Vec<String>>, Failure> {
         let number = i32::try_from(number).unwrap_or(i32::MAX);
-        let set = sqlx::query(SET_PASSWORD).bind(person).bind(number).bind(hash).execute(&self.pool).await;
-        set.map(|set| set.rows_affected() == 1).map_err(Failure::attempting("keep a password"))
+        let set = async {
+            let mut transaction = self.pool.begin().await?;
+            let set = sqlx::query(SET_PASSWORD).bind(person).bind(number).bind(hash).execute(&mut *transaction).await?;
+            if set.rows_affected() == 0 {
+                return Ok(None);
+            }
+            let ended = sqlx::query_scalar(sessions::END_ALL)
+                .bind(person)
+                .bind(keep)
+                .bind("password_changed")
+                .fetch_all(&mut *transaction)
+                .await?;
+            transaction.commit().await?;
+            Ok(Some(ended))
+        };
+        set.await.map_err(Failure::attempting("keep a password"))
     }
 
     /// Keeps the same password with another hash.
@@ -126,13 +148,14 @@ impl Credentials {
         prepared.map(|done| done.rows_affected() == 1).map_err(Failure::attempting("set up an authenticator"))
     }
 
-    /// Accepts the code of a time step, which was right; `enable`s the authenticator with it. `false`: a code of this step, or a
-    /// later one, was accepted before.
+    /// Accepts the code of a time step, which was right for this secret; `enable`s the authenticator with it. `false`: a code of
+    /// this step, or a later one, was accepted before; or there is another secret meanwhile.
     ///
     /// # Errors
     /// When Postgres cannot be asked.
-    pub async fn accept_totp(&self, person: &str, step: i64, enable: bool) -> Result<bool, Failure> {
-        let accepted = sqlx::query(ACCEPT_TOTP).bind(person).bind(step).bind(enable).execute(&self.pool).await;
+    pub async fn accept_totp(&self, person: &str, secret: &Sealed, step: i64, enable: bool) -> Result<bool, Failure> {
+        let accept = sqlx::query(ACCEPT_TOTP).bind(person).bind(step).bind(enable).bind(Json(secret));
+        let accepted = accept.execute(&self.pool).await;
         accepted.map(|done| done.rows_affected() == 1).map_err(Failure::attempting("accept a code"))
     }
 

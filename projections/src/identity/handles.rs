@@ -14,6 +14,8 @@ pub(crate) const TAKE_OVER: &str = "
     WHERE kind = $1 AND digest = $2 AND person = $3 AND NOT held AND claimed_at < now() - make_interval(secs => $5)";
 pub(crate) const HOLD: &str = "UPDATE identity.handles SET held = true WHERE kind = $1 AND digest = $2 AND person = $3";
 pub(crate) const RELEASE: &str = "DELETE FROM identity.handles WHERE kind = $1 AND digest = $2 AND person = $3";
+pub(crate) const RELEASE_OTHERS: &str =
+    "DELETE FROM identity.handles WHERE kind = $1 AND digest <> $2 AND person = $3 AND held";
 pub(crate) const RELEASE_ALL: &str = "DELETE FROM identity.handles WHERE person = $1";
 pub(crate) const FIND: &str = "SELECT person, held FROM identity.handles WHERE kind = $1 AND digest = $2";
 
@@ -129,6 +131,15 @@ impl Handles {
     /// When Postgres cannot be asked.
     pub async fn release(&self, kind: Kind, digest: &[u8], person: &str) -> Result<(), Failure> {
         self.change(RELEASE, kind, digest, person, "give a name back").await
+    }
+
+    /// Gives back what a person has held of this kind before: everything but this. What they have only claimed is still being
+    /// decided.
+    ///
+    /// # Errors
+    /// When Postgres cannot be asked.
+    pub async fn release_others(&self, kind: Kind, digest: &[u8], person: &str) -> Result<(), Failure> {
+        self.change(RELEASE_OTHERS, kind, digest, person, "give former names back").await
     }
 
     /// Gives back everything that a person has.

@@ -7,9 +7,12 @@ use sqlx::types::Json;
 
 use crate::{Database, Failure};
 
+// The lock waits for a password that is being changed: whoever has shown the one before does not come in after that.
 pub(crate) const OPEN: &str = "
-    INSERT INTO identity.sessions (session, person, amr, origin, tenant, expires_at)
-    VALUES ($1, $2, $3, $4, $5, now() + make_interval(secs => $6))
+    INSERT INTO identity.sessions (session, person, amr, origin, tenant, expires_at, auth_time)
+    SELECT $1, $2, $3, $4, $5, now() + make_interval(secs => $6), $7
+    WHERE $8::integer IS NULL OR EXISTS (
+        SELECT FROM identity.credentials WHERE person = $2 AND password_number = $8 FOR SHARE)
     ON CONFLICT (session) DO NOTHING";
 pub(crate) const LOCK: &str = "
     SELECT person, counter, rotated_at >= now() - make_interval(secs => $2), amr, auth_time, tenant, expires_at
@@ -55,6 +58,10 @@ pub struct NewSession {
     pub tenant: Option<String>,
     /// When it ends however often it is refreshed, in seconds from now.
     pub lifetime_seconds: f64,
+    /// When its holder showed who they are.
+    pub auth_time: Timestamp,
+    /// Which password they have shown: it must not have been replaced. `None`: none.
+    pub password_number: Option<u32>,
 }
 
 /// What a refresh came to.
@@ -120,11 +127,13 @@ impl Sessions {
         Self { pool: database.pool().clone(), idle_seconds }
     }
 
-    /// Opens a session; one that is open already stays as it is.
+    /// Opens a session; one that is open already stays as it is. `false`: the password has been replaced meanwhile, or the
+    /// session has ended before.
     ///
     /// # Errors
     /// When Postgres cannot be asked.
-    pub async fn open(&self, new: &NewSession) -> Result<(), Failure> {
+    pub async fn open(&self, new: &NewSession) -> Result<bool, Failure> {
+        let number = new.password_number.map(|number| i32::try_from(number).unwrap_or(i32::MAX));
         let opened = sqlx::query(OPEN)
             .bind(&new.session)
             .bind(&new.person)
@@ -132,9 +141,12 @@ impl Sessions {
             .bind(Json(&new.origin))
             .bind(&new.tenant)
             .bind(new.lifetime_seconds)
+            .bind(new.auth_time)
+            .bind(number)
             .execute(&self.pool)
-            .await;
-        opened.map(drop).map_err(Failure::attempting("open a session"))
+            .await
+            .map_err(Failure::attempting("open a session"))?;
+        Ok(opened.rows_affected() == 1 || self.holder(&new.session).await?.as_ref() == Some(&new.person))
     }
 
     /// Takes a refresh token with this counter, whose signature is right.

@@ -208,7 +208,7 @@ impl PlatformAccess {
         let accounts = &self.accounts;
         let look_up = async {
             for email in &self.operators {
-                let digest = accounts.digests.email.digest(email.normal().as_bytes());
+                let digest = accounts.handle(Kind::Email, email.normal());
                 let holder = accounts.handles.holder(Kind::Email, &digest).await?;
                 if holder.as_deref() == Some(person) {
                     return Ok(accounts.person(person).await?.is_some_and(|person| person.email_confirmed));

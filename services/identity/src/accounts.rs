@@ -5,13 +5,18 @@
 
 mod api_keys;
 mod departure;
+mod devices;
 mod email;
+mod handles;
 mod invites;
 mod login;
 mod outside;
+mod passwords;
 mod profile;
+mod proof;
 mod register;
 mod sessions;
+mod sweep;
 mod tenancy;
 mod tenants;
 mod totp;
@@ -22,7 +27,7 @@ use std::time::Duration;
 
 use kernel::{CommandId, Problem, Sealed, StreamName};
 use projections::Database;
-use projections::identity::{ApiKeys, Codes, Credentials, Handles, Invites, Sessions};
+use projections::identity::{ApiKeys, Codes, Credentials, Devices, Handles, Invites, Sessions};
 use projections::mail::Outbox;
 use runtime::{Answer, Commands, Executor, Request};
 use serde::Serialize;
@@ -38,13 +43,17 @@ use crate::signing::Signing;
 pub use api_keys::{KeyView, MAX_EXPIRES_DAYS, MAX_OVERLAP_SECONDS, MadeKey, NewKey};
 pub use departure::Departure;
 pub(crate) use departure::{Came, ROUND_SECONDS, Return, name_of};
+pub use devices::{Asked, Asking, Deciding, Waiting};
 pub use invites::{InviteView, Invited};
 pub use login::{Credential, LoggedIn};
 pub use outside::{Arrived, Continuation};
 pub use profile::{Me, ProfileEdit};
+pub use proof::Proof;
 pub use register::Registration;
 pub use sessions::SessionView;
+pub use sweep::sweep;
 pub use tenants::{MemberView, TenantView};
+pub use totp::Setup;
 
 /// Whose streams people are: a tenant that nobody can make or join.
 pub const PLATFORM: &str = "airstream";
@@ -97,6 +106,7 @@ pub struct Inner {
     pub(crate) commands: Arc<dyn Commands>,
     pub(crate) executor: Executor,
     pub(crate) database: Database,
+    pub(crate) master: MasterKey,
     pub(crate) vault: Vault,
     pub(crate) hasher: Hasher,
     pub(crate) signing: Arc<Signing>,
@@ -109,6 +119,7 @@ pub struct Inner {
     pub(crate) codes: Codes,
     pub(crate) invites: Invites,
     pub(crate) api_keys: ApiKeys,
+    pub(crate) devices: Devices,
     pub(crate) refresh: RefreshTokens,
     pub(crate) digests: Digests,
     pub(crate) memory: Memory,
@@ -118,13 +129,13 @@ pub struct Inner {
 pub(crate) struct Digests {
     pub(crate) email: Digester,
     pub(crate) username: Digester,
+    pub(crate) subject: Digester,
     pub(crate) code: Digester,
     pub(crate) attempt: Digester,
     /// Secrets of API keys, to find them by.
     pub(crate) api_key: Digester,
     /// What a caller may get a second time, because their first answer was lost, follows from their request.
     pub(crate) derived: Digester,
-    pub(crate) outside: Digester,
 }
 
 impl std::ops::Deref for Accounts {
@@ -148,17 +159,19 @@ impl Accounts {
             codes: Codes::new(&database),
             invites: Invites::new(&database),
             api_keys: ApiKeys::new(&database),
+            devices: Devices::new(&database),
             refresh: RefreshTokens::new(&master),
             digests: Digests {
                 email: master.digester("email"),
                 username: master.digester("username"),
+                subject: master.digester("subject"),
                 code: master.digester("code"),
                 attempt: master.digester("attempt"),
                 api_key: master.digester("api key"),
                 derived: master.digester("derived secret"),
-                outside: master.digester("outside"),
             },
             memory: Memory::default(),
+            master,
             commands,
             executor,
             database,

@@ -13,6 +13,7 @@ pub mod keeper;
 pub mod key;
 pub mod names;
 pub mod oauth;
+mod otp;
 pub mod password;
 pub mod person;
 mod recent;

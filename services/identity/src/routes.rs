@@ -2,18 +2,27 @@
 
 mod api_keys;
 mod auth;
+mod device;
 mod invites;
 mod me;
 mod oauth;
+mod operate;
+mod page;
+mod password;
 mod tenants;
+mod token;
+mod totp;
 mod well_known;
 
+use axum::Json;
+use axum::http::{HeaderName, header};
 use kernel::{Problem, TenantId};
 use rest::{Fault, Holder, PageQuery, Payload, SignedIn};
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, Proof};
+use crate::password::Password;
 
 /// The routes, to be mounted behind the gateway.
 pub fn router(accounts: Accounts) -> OpenApiRouter {
@@ -25,7 +34,32 @@ pub fn router(accounts: Accounts) -> OpenApiRouter {
         .merge(api_keys::router())
         .merge(oauth::router())
         .merge(well_known::router())
+        .merge(password::router())
+        .merge(totp::router())
+        .merge(device::router())
+        .merge(token::router())
+        .merge(page::router())
+        .merge(operate::router())
         .with_state(accounts)
+}
+
+/// An answer that nobody in between may keep (RFC 6749, 5.1).
+type Secret<T> = ([(HeaderName, &'static str); 1], Json<T>);
+
+fn secret<T>(body: T) -> Secret<T> {
+    ([(header::CACHE_CONTROL, "no-store")], Json(body))
+}
+
+/// What a session shows of who asks, with the password if they sent it.
+fn proof(signed: &SignedIn, password: Option<Password>) -> Result<Proof, Fault> {
+    match &signed.0.holder {
+        Holder::Person { auth_time, .. } => Ok(Proof { auth_time: *auth_time, password }),
+        Holder::Program | Holder::Development => Err(people_only().into()),
+    }
+}
+
+fn people_only() -> Problem {
+    Problem::new(403, "people_only", "This is about a person; sign in as one.")
 }
 
 /// Whose session asks: person and session.
@@ -34,9 +68,7 @@ fn person(signed: &SignedIn) -> Result<(&str, &str), Fault> {
     signed.0.check(rest::ME)?;
     match &signed.0.holder {
         Holder::Person { session, .. } => Ok((signed.0.principal.as_str(), session)),
-        Holder::Program | Holder::Development => {
-            Err(Problem::new(403, "people_only", "This is about a person; sign in as one.").into())
-        }
+        Holder::Program | Holder::Development => Err(people_only().into()),
     }
 }
 

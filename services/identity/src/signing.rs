@@ -109,6 +109,14 @@ impl Signing {
         Ok(fresh.kid().to_owned())
     }
 
+    /// The keys whose signatures count, the oldest first, and the name of the one that signs.
+    ///
+    /// # Errors
+    /// 503 when Postgres cannot be asked.
+    pub async fn list(&self) -> Result<(Vec<SigningKeyRow>, String), Problem> {
+        Ok((self.table.list().await?, self.keys().signs().to_owned()))
+    }
+
     async fn look(&self) -> Result<(), SigningError> {
         let rows = self.table.list().await?;
         let keys = Arc::new(assemble(&rows, &self.master, &self.names)?);

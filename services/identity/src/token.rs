@@ -163,6 +163,12 @@ impl Keys {
         Self { issuer: issuer.to_owned(), audience: audience.to_owned(), verifying: verifying.collect(), signing }
     }
 
+    /// The name of the key that signs.
+    #[must_use]
+    pub fn signs(&self) -> &str {
+        &self.signing.kid
+    }
+
     /// Who signs.
     #[must_use]
     pub fn issuer(&self) -> &str {

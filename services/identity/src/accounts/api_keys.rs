@@ -127,7 +127,7 @@ impl Accounts {
         let prefix = secret.prefix().to_owned();
         let issued = Issued { name: wanted.name, prefix, scopes: wanted.scopes, owner: person.to_owned(), expires_at };
         let answer = self.tell(tenant, &key, "issue", &issued, person, id, chain).await?;
-        self.settle(&key, secret.prefix(), &answer).await?;
+        self.settle_key(&key, secret.prefix(), &answer).await?;
         Ok(MadeKey { key, secret, expires_at, answer })
     }
 
@@ -156,7 +156,7 @@ impl Accounts {
         let overlap_until = overlap_until.unwrap_or(created_at);
         let rotated = Rotated { prefix: secret.prefix().to_owned(), overlap_until, expires_at };
         let answer = self.tell(tenant, key, "rotate", &rotated, person, id, chain).await?;
-        self.settle(key, secret.prefix(), &answer).await?;
+        self.settle_key(key, secret.prefix(), &answer).await?;
         Ok(MadeKey { key: key.to_owned(), secret, expires_at, answer })
     }
 
@@ -250,7 +250,7 @@ impl Inner {
         self.commands.execute(request).await
     }
 
-    async fn settle(&self, key: &str, prefix: &str, answer: &Answer) -> Result<(), Problem> {
+    async fn settle_key(&self, key: &str, prefix: &str, answer: &Answer) -> Result<(), Problem> {
         let version = i64::try_from(answer.version).unwrap_or(i64::MAX);
         self.api_keys.settle(key, prefix, version).await?;
         // What was remembered of the secrets before may end sooner now.

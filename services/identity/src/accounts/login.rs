@@ -59,12 +59,8 @@ impl Accounts {
             None => String::new(),
         };
         self.count_try("login", &who, from).await?;
-        let digest = match &credential.login {
-            Some(Login::Username(_)) => self.digests.username.digest(who.as_bytes()),
-            _ => self.digests.email.digest(who.as_bytes()),
-        };
         let kind = if matches!(credential.login, Some(Login::Username(_))) { Kind::Username } else { Kind::Email };
-        let holder = self.handles.holder(kind, &digest).await?;
+        let holder = self.handles.holder(kind, &self.handle(kind, &who)).await?;
         // The same questions and the same work for nobody.
         let person = holder.unwrap_or_else(|| "usr_nobody".to_owned());
         let row = self.credentials.of(&person).await?;
@@ -80,53 +76,75 @@ impl Accounts {
         }
         let mut amr = vec!["pwd".to_owned()];
         if row.totp_enabled {
-            amr.extend(self.second_factor(&person, &row, &credential).await?);
+            amr.extend(self.second_factor(&person, &row, &credential, from).await?);
         }
         self.forgive("login", &who, from).await?;
         if self.hasher.is_weak(&hash) {
             let better = self.hasher.hash(credential.password).await?;
             self.credentials.rehash(&person, &hash, &better).await?;
         }
-        self.open_session(&person, amr, credential.tenant.as_deref(), from).await
+        let opening = Opening {
+            tenant: self.tenant_for(&person, credential.tenant.as_deref()).await?,
+            person,
+            session: None,
+            amr,
+            auth_time: clock::now(),
+            password_number: Some(row.password_number),
+        };
+        self.open_session(opening, from).await
     }
+}
+
+/// A session to be opened.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    /// Whose.
+    pub(crate) person: String,
+    /// Its id, for somebody who asks again with the same one until they are answered.
+    pub(crate) session: Option<String>,
+    /// How they have shown who they are.
+    pub(crate) amr: Vec<String>,
+    /// And when.
+    pub(crate) auth_time: Timestamp,
+    /// The tenant to work in.
+    pub(crate) tenant: Option<String>,
+    /// The password that they have shown, or had then: whoever comes after it was replaced does not come in.
+    pub(crate) password_number: Option<u32>,
 }
 
 impl Inner {
     /// Opens a session for somebody who has shown who they are.
     ///
     /// # Errors
-    /// 403 `not_a_member` of the tenant asked for, 503.
-    pub(crate) async fn open_session(
-        &self,
-        person: &str,
-        amr: Vec<String>,
-        tenant: Option<&str>,
-        from: &Origin,
-    ) -> Result<LoggedIn, Problem> {
-        let tenant = match tenant {
-            Some(tenant) => Some(self.member_of(person, tenant).await?),
-            None => self.usual_tenant(person).await?,
-        };
-        let session = clock::fresh_id("ses_");
+    /// 401 when the password was replaced meanwhile, 503.
+    pub(crate) async fn open_session(&self, opening: Opening, from: &Origin) -> Result<LoggedIn, Problem> {
+        let Opening { person, session, amr, auth_time, tenant, password_number } = opening;
+        let comes_again = session.is_some();
+        let session = session.unwrap_or_else(|| clock::fresh_id("ses_"));
         let origin = json!({ "address": from.address, "agent": from.agent });
-        let origin = self.seal(person, "origin", &origin.to_string()).await?;
-        let method = method(&amr);
+        let origin = self.seal(&person, "origin", &origin.to_string()).await?;
         let new = NewSession {
             session: session.clone(),
-            person: person.to_owned(),
+            person: person.clone(),
             amr: amr.clone(),
             origin: origin.clone(),
             tenant: tenant.clone(),
             lifetime_seconds: self.lifetimes.session.as_secs_f64(),
+            auth_time,
+            password_number,
         };
-        self.sessions.open(&new).await?;
-        let opened = events::person::SessionOpened { session: session.clone(), method, origin };
-        if let Err(problem) = self.record(person, "open-session", &opened, &format!("{session}.open")).await {
-            // Nobody has its tokens, and its owner would wonder what it is.
-            let _ = self.sessions.end(person, &session, "not_recorded").await;
+        if !self.sessions.open(&new).await? {
+            return Err(wrong());
+        }
+        let opened = events::person::SessionOpened { session: session.clone(), method: method(&amr), origin };
+        if let Err(problem) = self.record(&person, "open-session", &opened, &format!("{session}.open")).await {
+            if !comes_again {
+                // Nobody has its tokens, and its owner would wonder what it is.
+                let _ = self.sessions.end(&person, &session, "not_recorded").await;
+            }
             return Err(problem);
         }
-        self.tokens(person, &session, 0, amr, clock::now(), tenant).await
+        self.tokens(&person, &session, 0, amr, auth_time, tenant).await
     }
 
     /// The tokens of a session.

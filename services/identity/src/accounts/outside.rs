@@ -11,7 +11,7 @@ use runtime::clock;
 use serde_json::json;
 
 use super::{Accounts, Inner, LoggedIn, Me};
-use crate::accounts::login::Credential;
+use crate::accounts::login::{Credential, Opening};
 use crate::names::Email;
 use crate::oauth::{Outside, Provider};
 use crate::password::Password;
@@ -65,7 +65,7 @@ impl Accounts {
         }
         let person = self.enter_from(outside).await?;
         let amr = vec![provider.as_str().to_owned()];
-        Ok(Arrived::In(Box::new(self.open_session(&person, amr, None, from).await?)))
+        Ok(Arrived::In(Box::new(self.open_session(self.opening(person, amr).await?, from).await?)))
     }
 
     /// Signs somebody in who was asked for a second factor.
@@ -84,12 +84,12 @@ impl Accounts {
         let mut amr = vec![detail["provider"].as_str().unwrap_or_default().to_owned()];
         if row.totp_enabled {
             let credential = Credential { login: None, password: Password::from(""), totp, recovery, tenant: None };
-            amr.extend(self.second_factor(&person, &row, &credential).await?);
+            amr.extend(self.second_factor(&person, &row, &credential, from).await?);
         }
         // Of two who come with it at once, one is let in.
         self.codes.take(&digest, CONTINUE).await?.ok_or_else(super::email::invalid_code)?;
         self.forgive("second", &person, from).await?;
-        self.open_session(&person, amr, None, from).await
+        self.open_session(self.opening(person, amr).await?, from).await
     }
 
     /// Lets somebody who is signed in sign in by this as well.
@@ -147,8 +147,14 @@ impl Inner {
         }
     }
 
+    /// The session of somebody whom a provider vouches for.
+    async fn opening(&self, person: String, amr: Vec<String>) -> Result<Opening, Problem> {
+        let tenant = self.tenant_for(&person, None).await?;
+        Ok(Opening { person, session: None, amr, auth_time: clock::now(), tenant, password_number: None })
+    }
+
     fn digest_of(&self, provider: Provider, subject: &str) -> Vec<u8> {
-        self.digests.outside.digest(format!("{} {subject}", provider.as_str()).as_bytes())
+        self.handle(kind(provider), subject)
     }
 
     /// Whose account this is: the reservation finds them, and their own stream says whether it is still so.
@@ -182,7 +188,7 @@ impl Inner {
             return Ok(Arrived::Asked { continuation });
         }
         let amr = vec![provider.as_str().to_owned()];
-        Ok(Arrived::In(Box::new(self.open_session(person, amr, None, from).await?)))
+        Ok(Arrived::In(Box::new(self.open_session(self.opening(person.to_owned(), amr).await?, from).await?)))
     }
 
     /// Makes an account for somebody whom nobody knows here.

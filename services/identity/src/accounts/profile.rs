@@ -87,11 +87,9 @@ impl Accounts {
     /// # Errors
     /// 409 `username_taken`, 503.
     pub async fn edit(&self, person: &str, edit: ProfileEdit) -> Result<Me, Problem> {
-        let before = self.existing(person).await?;
         let username = edit.username.as_ref();
-        let digest = username.map(|name| self.digests.username.digest(name.normal().as_bytes()));
-        if let Some(digest) = &digest
-            && self.claim(Kind::Username, digest, person).await?.is_err()
+        if let Some(name) = username
+            && self.claim(Kind::Username, &self.handle(Kind::Username, name.normal()), person).await?.is_err()
         {
             return Err(Problem::new(409, "username_taken", "Somebody else has this username."));
         }
@@ -101,14 +99,8 @@ impl Accounts {
             locale: edit.locale,
         };
         self.record(person, "change-profile", &changed, &clock::fresh_id("cmd_")).await?;
-        if let Some(digest) = &digest {
-            self.handles.hold(Kind::Username, digest, person).await?;
-            let old = self.open_if(before.username.as_ref(), "username").await?;
-            let old = old.and_then(|old| Username::parse(&old).ok());
-            if let Some(old) = old.filter(|old| username.is_some_and(|new| new.normal() != old.normal())) {
-                let digest = self.digests.username.digest(old.normal().as_bytes());
-                self.handles.release(Kind::Username, &digest, person).await?;
-            }
+        if username.is_some() {
+            self.settle(person, Kind::Username).await?;
         }
         self.me(person).await
     }

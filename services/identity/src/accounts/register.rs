@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use kernel::{CommandId, Problem};
-use projections::identity::{Claim, Kind, NewCode};
+use projections::identity::{Kind, NewCode};
 use projections::mail::Mail;
 use rest::Origin;
 use runtime::clock;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{Accounts, Inner};
 use crate::names::{Email, Username};
 use crate::password::Password;
-use crate::person::{PASSWORD, Register, State};
+use crate::person::{PASSWORD, Register};
 
 /// Answers that may not tell by their time what happened come at multiples of this after they were asked for.
 pub(crate) const BEAT: Duration = Duration::from_millis(400);
@@ -63,7 +63,7 @@ impl Accounts {
 
 impl Inner {
     async fn enter(&self, wanted: &Registration, hash: &str) -> Result<(), Problem> {
-        let email = self.digests.email.digest(wanted.email.normal().as_bytes());
+        let email = self.handle(Kind::Email, wanted.email.normal());
         let person = match &wanted.key {
             Some(key) => clock::derived_id("usr_", &format!("{key} {}", wanted.email.normal())),
             None => clock::fresh_id("usr_"),
@@ -74,7 +74,7 @@ impl Inner {
         let username = match &wanted.username {
             None => None,
             Some(username) => {
-                let digest = self.digests.username.digest(username.normal().as_bytes());
+                let digest = self.handle(Kind::Username, username.normal());
                 let claimed = self.claim(Kind::Username, &digest, &person).await?.is_ok();
                 claimed.then_some((username, digest))
             }
@@ -103,27 +103,8 @@ impl Inner {
         self.send_confirmation(&person, &wanted.email, lost).await
     }
 
-    /// Claims something that one person can have. Inside, `Err`: who has it.
-    pub(crate) async fn claim(&self, kind: Kind, digest: &[u8], person: &str) -> Result<Result<(), String>, Problem> {
-        // Whoever claims at the same time as another claimant has given up comes round once more.
-        for _ in 0..3 {
-            match self.handles.claim(kind, digest, person).await? {
-                Claim::Ours => return Ok(Ok(())),
-                Claim::Held { person } | Claim::Claimed { person, old: false } => return Ok(Err(person)),
-                Claim::Claimed { person: other, old: true } => {
-                    if matches!(self.state(&other).await?, State::Registered(_)) {
-                        self.handles.hold(kind, digest, &other).await?;
-                        return Ok(Err(other));
-                    }
-                    self.handles.take_over(kind, digest, &other, person).await?;
-                }
-            }
-        }
-        Err(Problem::busy("Somebody else is registering the same right now.", 1_000))
-    }
-
     /// The address has an account: its owner hears of it, nobody else does.
-    async fn tell_holder(&self, holder: &str, email: &Email) -> Result<(), Problem> {
+    pub(super) async fn tell_holder(&self, holder: &str, email: &Email) -> Result<(), Problem> {
         match self.person(holder).await? {
             // Whoever did not confirm yet has lost the mail, probably.
             Some(person) if !person.email_confirmed => self.send_confirmation(holder, email, false).await,
@@ -172,8 +153,29 @@ impl Inner {
         subject: &str,
         text: &str,
     ) -> Result<(), Problem> {
+        self.put_mail(clock::fresh_id("mail_"), person, to, kind, subject, text).await
+    }
+
+    /// Tells a person what has happened to their account, at their address. Of the same happening, whoever is interrupted tells
+    /// once.
+    pub(crate) async fn notify(&self, person: &str, happening: &str, subject: &str, text: &str) -> Result<(), Problem> {
+        let Some(found) = self.person(person).await? else { return Ok(()) };
+        let Some(to) = self.open(&found.email, "email").await? else { return Ok(()) };
+        let id = clock::derived_id("mail_", &format!("{person} {happening}"));
+        self.put_mail(id, person, &to, "notice", subject, text).await
+    }
+
+    async fn put_mail(
+        &self,
+        id: String,
+        person: &str,
+        to: &str,
+        kind: &'static str,
+        subject: &str,
+        text: &str,
+    ) -> Result<(), Problem> {
         let mail = Mail {
-            id: clock::fresh_id("mail_"),
+            id,
             to: to.to_owned(),
             kind,
             subject: subject.to_owned(),

@@ -71,14 +71,17 @@ impl Accounts {
         }
     }
 
-    /// Ends the session that a refresh token belongs to. A token that is none ends nothing, and nobody is told.
+    /// Ends the session that a token belongs to, be it a refresh or an access token. A token that is none ends nothing, and
+    /// nobody is told.
     ///
     /// # Errors
     /// 503.
     pub async fn log_out(&self, token: &str) -> Result<(), Problem> {
-        let Some(read) = self.refresh.read(token.trim()) else { return Ok(()) };
-        match self.sessions.holder(&read.session).await? {
-            Some(person) => self.end(&person, &read.session, "logout").await.map(drop),
+        let refresh = self.refresh.read(token.trim()).map(|read| read.session);
+        let session = refresh.or_else(|| self.signing.verify(token.trim()).ok().map(|claims| claims.sid));
+        let Some(session) = session else { return Ok(()) };
+        match self.sessions.holder(&session).await? {
+            Some(person) => self.end(&person, &session, "logout").await.map(drop),
             None => Ok(()),
         }
     }

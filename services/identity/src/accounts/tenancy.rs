@@ -33,6 +33,14 @@ impl Inner {
         }
     }
 
+    /// The tenant that somebody asks for, if they are a member of it; of whoever does not ask, the usual one.
+    pub(crate) async fn tenant_for(&self, person: &str, wanted: Option<&str>) -> Result<Option<String>, Problem> {
+        match wanted {
+            Some(tenant) => self.member_of(person, tenant).await.map(Some),
+            None => self.usual_tenant(person).await,
+        }
+    }
+
     /// Where somebody works who does not say: in their only tenant. A view tells which, and it may lag; the tenant's own stream
     /// tells whether.
     pub(crate) async fn usual_tenant(&self, person: &str) -> Result<Option<String>, Problem> {

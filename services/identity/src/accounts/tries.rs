@@ -8,11 +8,15 @@ use projections::identity::Pace;
 use rest::Origin;
 
 use super::Inner;
+use crate::names::{Email, Username};
+use crate::person::Person;
 
 /// From one address on one account.
 const PAIR: Pace = Pace { burst: 5, every_seconds: 30.0 };
 /// On one account, from wherever.
 const ACCOUNT: Pace = Pace { burst: 30, every_seconds: 10.0 };
+/// On the second factor of one account, by whoever knows its password: of a million codes three are right at a time.
+const FACTOR: Pace = Pace { burst: 10, every_seconds: 60.0 };
 /// From one address, on whatever.
 const ADDRESS: Pace = Pace { burst: 100, every_seconds: 1.0 };
 /// Invitations of one tenant, to whomever.
@@ -39,6 +43,32 @@ impl Inner {
     pub(super) async fn forgive(&self, what: &str, who: &str, from: &Origin) -> Result<(), Problem> {
         let pair = self.digests.attempt.digest(format!("{what} pair {who} {}", from.network()).as_bytes());
         Ok(self.codes.forgive(&pair).await?)
+    }
+
+    /// Whoever has set another password by mail signs in with it, however often others, or they themselves, have tried before.
+    pub(super) async fn forgive_login(&self, person: &Person, from: &Origin) -> Result<(), Problem> {
+        let email = self.open(&person.email, "email").await?.and_then(|text| Email::parse(&text).ok());
+        let username = self.open_if(person.username.as_ref(), "username").await?;
+        let username = username.and_then(|text| Username::parse(&text).ok());
+        let names = [email.map(|email| email.normal().to_owned()), username.map(|name| name.normal().to_owned())];
+        for who in names.iter().flatten() {
+            self.forgive("login", who, from).await?;
+            let account = self.digests.attempt.digest(format!("login account {who}").as_bytes());
+            self.codes.forgive(&account).await?;
+        }
+        Ok(())
+    }
+
+    /// Counts a code of a second factor.
+    pub(super) async fn count_factor(&self, person: &str, from: &Origin) -> Result<(), Problem> {
+        self.count(&format!("factor account {person}"), FACTOR).await?;
+        self.count_from("factor", from).await
+    }
+
+    /// The code was right.
+    pub(super) async fn forgive_factor(&self, person: &str) -> Result<(), Problem> {
+        let account = self.digests.attempt.digest(format!("factor account {person}").as_bytes());
+        Ok(self.codes.forgive(&account).await?)
     }
 
     /// Whether another mail may go to an address. Nobody is told: there may be no account.

@@ -4,13 +4,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use kernel::{FieldError, Problem};
-use rest::{Fault, IdempotencyKey, Origin, Payload, SignedIn, documents};
+use rest::{Fault, Fields, IdempotencyKey, Origin, Payload, SignedIn, documents};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::person;
+use super::{Secret, person, secret};
 use crate::accounts::{Accounts, Credential, LoggedIn, Me, Registration};
 use crate::names::{Email, Invalid, Login, Username};
 use crate::password::Password;
@@ -61,12 +61,12 @@ struct Register {
 
 /// What happens next.
 #[derive(Serialize, ToSchema)]
-struct Next {
-    /// `confirm_email` or `done`.
+pub(super) struct Next {
+    /// `confirm_email`, `look_into_mail` or `done`.
     #[schema(example = "confirm_email")]
-    status: &'static str,
+    pub(super) status: &'static str,
     /// A sentence for people.
-    detail: &'static str,
+    pub(super) detail: &'static str,
 }
 
 /// Registers a person.
@@ -190,7 +190,7 @@ impl From<LoggedIn> for Tokens {
 /// the right password only.
 #[utoipa::path(post, path = "/v1/auth/login", tag = "auth", security(()), request_body = LogIn,
     responses((status = 200, body = Tokens), (status = 401, body = documents::Problem), (status = 403, body = documents::Problem), (status = 429, body = documents::Problem)))]
-async fn login(State(accounts): State<Accounts>, origin: Origin, body: Payload) -> Result<Json<Tokens>, Fault> {
+async fn login(State(accounts): State<Accounts>, origin: Origin, body: Payload) -> Result<Secret<Tokens>, Fault> {
     let LogIn { login, email, username, password, totp, recovery_code, tenant } = body.read()?;
     let mut given = [login, email, username].into_iter().flatten();
     let (Some(text), None) = (given.next(), given.next()) else {
@@ -202,7 +202,7 @@ async fn login(State(accounts): State<Accounts>, origin: Origin, body: Payload) 
     // Whatever cannot be anybody's login is a wrong one.
     let login = Login::parse(&text).ok();
     let credential = Credential { login, password, totp, recovery: recovery_code, tenant };
-    Ok(Json(accounts.log_in(credential, &origin).await?.into()))
+    Ok(secret(accounts.log_in(credential, &origin).await?.into()))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -218,18 +218,34 @@ struct RefreshToken {
 /// Later it ends the session: somebody has what is not theirs.
 #[utoipa::path(post, path = "/v1/auth/refresh", tag = "auth", security(()), request_body = RefreshToken,
     responses((status = 200, body = Tokens), (status = 401, body = documents::Problem)))]
-async fn refresh(State(accounts): State<Accounts>, origin: Origin, body: Payload) -> Result<Json<Tokens>, Fault> {
+async fn refresh(State(accounts): State<Accounts>, origin: Origin, body: Payload) -> Result<Secret<Tokens>, Fault> {
     let RefreshToken { refresh_token } = body.read()?;
-    Ok(Json(accounts.refresh(&refresh_token, &origin).await?.into()))
+    Ok(secret(accounts.refresh(&refresh_token, &origin).await?.into()))
+}
+
+/// A refresh token, or what OAuth calls a token: of either kind.
+#[derive(Deserialize, ToSchema)]
+struct LogOut {
+    #[schema(example = "art_AQGaofDD1H4rmgscLT5PWmsAAAAAAAAAAA")]
+    refresh_token: Option<String>,
+    /// The same under the name that OAuth has for it; an access token will do.
+    token: Option<String>,
 }
 
 /// Ends a session.
-#[utoipa::path(post, path = "/v1/auth/logout", tag = "auth", security(()), request_body = RefreshToken,
-    responses((status = 204)))]
-async fn logout(State(accounts): State<Accounts>, body: Payload) -> Result<StatusCode, Fault> {
-    let RefreshToken { refresh_token } = body.read()?;
-    accounts.log_out(&refresh_token).await?;
-    Ok(StatusCode::NO_CONTENT)
+///
+/// Also as a form, as OAuth revokes tokens (RFC 7009). A token that is none ends nothing, and nobody is told.
+#[utoipa::path(post, path = "/v1/auth/logout", tag = "auth", security(()),
+    request_body(content((LogOut = "application/json"), (LogOut = "application/x-www-form-urlencoded"))),
+    responses((status = 204), (status = 422, body = documents::Problem)))]
+async fn logout(State(accounts): State<Accounts>, body: Fields) -> Result<StatusCode, Fault> {
+    let LogOut { refresh_token, token } = body.read()?;
+    let Some(token) = refresh_token.or(token) else {
+        return Err(invalid("/refresh_token", Invalid("Say which token.")).into());
+    };
+    accounts.log_out(&token).await?;
+    // RFC 7009, 2.2 says 200, and nothing to read.
+    Ok(if body.is_form() { StatusCode::OK } else { StatusCode::NO_CONTENT })
 }
 
 #[derive(Deserialize, ToSchema)]

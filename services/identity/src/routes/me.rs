@@ -4,20 +4,22 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use kernel::Timestamp;
-use rest::{Fault, Holder, Level, Page, Payload, Segment, SignedIn, documents};
+use rest::{Fault, Holder, Level, Origin, Page, Payload, Segment, SignedIn, documents};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::auth::{check_name, invalid};
-use super::person;
+use super::auth::{Next, check_name, invalid};
+use super::{person, proof};
 use crate::accounts::{Accounts, Me, ProfileEdit, SessionView};
-use crate::names::{Invalid, Username};
+use crate::names::{Email, Invalid, Username};
+use crate::password::Password;
 
 pub(super) fn router() -> OpenApiRouter<Accounts> {
     OpenApiRouter::new()
         .routes(routes!(show, edit))
+        .routes(routes!(change_email))
         .routes(routes!(sessions, revoke_all))
         .routes(routes!(revoke))
         .routes(routes!(who_am_i))
@@ -65,6 +67,36 @@ async fn edit(State(accounts): State<Accounts>, signed: SignedIn, body: Payload)
         None => None,
     };
     Ok(Json(accounts.edit(id, ProfileEdit { username, name, locale }).await?))
+}
+
+/// Another address.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ChangeEmail {
+    #[schema(example = "ann@example.com")]
+    email: String,
+    /// The password of now; who has none needs to have signed in within ten minutes.
+    #[schema(value_type = Option<String>, format = Password, example = "correct horse battery")]
+    password: Option<Password>,
+}
+
+/// Begins to change one's own address.
+///
+/// A code is sent to the new one; `POST /v1/auth/verify-email` with it makes the change. The old one hears of it at once.
+#[utoipa::path(post, path = "/v1/me/email", tag = "me", security(("token" = ["me"])), request_body = ChangeEmail,
+    responses((status = 202, body = Next), (status = 403, body = documents::Problem), (status = 422, body = documents::Problem), (status = 429, body = documents::Problem)))]
+async fn change_email(
+    State(accounts): State<Accounts>,
+    signed: SignedIn,
+    origin: Origin,
+    body: Payload,
+) -> Result<(StatusCode, Json<Next>), Fault> {
+    let (id, _) = person(&signed)?;
+    let ChangeEmail { email, password } = body.read()?;
+    let email = Email::parse(&email).map_err(|error| invalid("/email", error))?;
+    accounts.change_email(id, &email, proof(&signed, password)?, &origin).await?;
+    let detail = "Look into the mail of the new address: it says how to go on.";
+    Ok((StatusCode::ACCEPTED, Json(Next { status: "confirm_email", detail })))
 }
 
 /// Lists the sessions that go on, the newest first.
