@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kernel::Position;
+use kernel::{Position, Problem};
 use sqlx::PgPool;
 
 use crate::projector::{Projector, schema};
@@ -14,6 +14,22 @@ use crate::{Failure, machinery};
 pub struct NotReached {
     /// How far it has come.
     pub reached: Position,
+}
+
+/// How long somebody who reads waits for their own write.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// As [`wait_until`], for a route: `at_least` is a position as a caller has it; without one, whatever is there is fresh enough.
+///
+/// # Errors
+/// 400 `invalid_position`, 504 `not_yet_visible` after five seconds, 503 when Postgres cannot be asked.
+pub async fn fresh<P: Projector>(pool: &PgPool, at_least: Option<&str>) -> Result<(), Problem> {
+    let Some(position) = at_least else { return Ok(()) };
+    match wait_until::<P>(pool, position.parse()?, PATIENCE).await {
+        Ok(_) => Ok(()),
+        Err(Ok(late)) => Err(Problem::new(504, "not_yet_visible", format!("{late}; ask again.")).retry_after(500)),
+        Err(Err(failure)) => Err(failure.into()),
+    }
 }
 
 /// Waits until a projection has handled everything up to a position. Gives its checkpoint, which tells how fresh the

@@ -112,21 +112,27 @@ impl CommitIndex for PgCommitIndex {
 #[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct CommitRow {
     /// The command's id.
+    #[schema(example = "order-42")]
     pub command_id: String,
     /// Category of its stream.
+    #[schema(example = "run")]
     pub category: String,
     /// The stream within the category.
+    #[schema(example = "run_5")]
     pub id: String,
     /// The command's wire name.
+    #[schema(example = "start")]
     pub command: String,
     /// Who asked.
+    #[schema(example = "usr_019aa1f0c3d47e2b9a0b1c2d3e4f5a6b")]
     pub actor: String,
     /// Where it stands in the log.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, example = "p1-2a")]
     pub position: Position,
     /// The stream's version after it.
     pub version: i64,
     /// Its events' types.
+    #[schema(example = json!(["run.started", "run.step_scheduled"]))]
     pub types: Vec<String>,
     /// When it was decided.
     #[schema(value_type = String, format = DateTime)]

@@ -64,30 +64,40 @@ impl Projector for Inbox {
 #[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct RejectedRow {
     /// Names the refusal.
+    #[schema(example = "queue_1_660b2968d5d81")]
     pub inbox_id: String,
     /// The command's id.
+    #[schema(example = "cancel-7")]
     pub command_id: String,
     /// Category of the stream it addressed.
+    #[schema(example = "run")]
     pub category: String,
     /// The stream within the category.
+    #[schema(example = "run_ghost")]
     pub id: String,
     /// The command's wire name.
+    #[schema(example = "cancel")]
     pub command: String,
     /// Who asked.
+    #[schema(example = "usr_019aa1f0c3d47e2b9a0b1c2d3e4f5a6b")]
     pub principal: String,
     /// HTTP status of the refusal.
+    #[schema(example = 404)]
     pub status: i32,
     /// Stable name of the refusal.
+    #[schema(example = "unknown_run")]
     pub code: String,
     /// Why.
+    #[schema(example = "There is no run `run_ghost`.")]
     pub detail: String,
     /// The command's body.
+    #[schema(example = json!({"reason": "no longer needed"}))]
     pub body: Option<Value>,
     /// When it was taken from the queue.
     #[schema(value_type = String, format = DateTime)]
     pub taken_at: Timestamp,
     /// Where the refusal stands in the log.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, example = "p1-2b")]
     pub position: Position,
 }
 

@@ -158,6 +158,7 @@ pub(crate) const INSTANCES: &str = "
 #[derive(Debug, Clone, PartialEq, serde::Serialize, utoipa::ToSchema)]
 pub struct InstanceRow {
     /// Its name; a new one for every start.
+    #[schema(example = "ins_019aa1f0c3d47e2b9a0b1c2d3e4f5a6b")]
     pub instance: String,
     /// When it started.
     #[schema(value_type = String, format = DateTime)]
@@ -166,6 +167,7 @@ pub struct InstanceRow {
     #[schema(value_type = String, format = DateTime)]
     pub until: Timestamp,
     /// What it does, as lease names.
+    #[schema(example = json!(["projection/runs_v1", "shard/3"]))]
     pub leases: Vec<String>,
 }
 

@@ -32,7 +32,7 @@ pub mod status;
 pub mod tenants;
 pub mod workflows;
 
-pub use at_least::{NotReached, wait_until};
+pub use at_least::{NotReached, fresh, wait_until};
 pub use database::Database;
 pub use effects::PgEffects;
 pub use examine::examine;

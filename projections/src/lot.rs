@@ -9,21 +9,28 @@ use crate::{Failure, machinery};
 #[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct ParkedRow {
     /// Names it: `<consumer>@<position>` for a commit, `<consumer>!<category>/<stream>!<effect>` for an effect.
+    #[schema(example = "runs_v1@42")]
     pub id: String,
     /// `commit` or `effect`.
+    #[schema(example = "commit")]
     pub kind: String,
     /// Who parked it.
+    #[schema(example = "runs_v1")]
     pub consumer: String,
     /// Where the commit stands in the log.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, example = "p1-2a")]
     pub position: Option<Position>,
     /// The commit's subject, or the effect's stream.
+    #[schema(example = "ev.3.acme.run.run_5")]
     pub subject: String,
     /// `cause`, `behind` or `skipped`; `parked` for an effect.
+    #[schema(example = "cause")]
     pub state: String,
     /// Why.
+    #[schema(example = "a value is too long")]
     pub reason: String,
     /// How often it has been tried.
+    #[schema(example = 3)]
     pub tries: i32,
     /// Since when.
     #[schema(value_type = Option<String>, format = DateTime)]

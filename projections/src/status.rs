@@ -10,21 +10,25 @@ use crate::{Failure, machinery};
 #[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct ConsumerRow {
     /// Its name.
+    #[schema(example = "runs_v1")]
     pub consumer: String,
     /// The last position it has handled or parked.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, example = "p1-2a")]
     pub position: Position,
     /// When it last moved.
     #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
     /// Commits in its parking lot.
+    #[schema(example = 0)]
     pub parked: i64,
     /// Since when the oldest of them, or of its parked effects, has been waiting for a person.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub parked_since: Option<Timestamp>,
     /// Effects that wait for their time or their turn.
+    #[schema(example = 0)]
     pub effects_scheduled: i64,
     /// Effects that wait for a person.
+    #[schema(example = 0)]
     pub effects_parked: i64,
     /// A rebuild or a verification of it.
     pub fold: Option<FoldRow>,
@@ -36,16 +40,22 @@ pub struct ConsumerRow {
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct FoldRow {
     /// `rebuild` or `verify`.
+    #[schema(example = "rebuild")]
     pub verb: String,
     /// What it is doing: `fold`, `index`, `compare`, `catch_up`, `switch`.
+    #[schema(example = "fold")]
     pub phase: String,
     /// Commits folded.
+    #[schema(example = 20000)]
     pub done: i64,
     /// Commits to fold, as known now.
+    #[schema(example = 50000)]
     pub total: i64,
     /// Commits folded per second.
+    #[schema(example = 12000.0)]
     pub per_second: f64,
     /// How long the folding will take from now, in seconds.
+    #[schema(example = 2.5)]
     pub eta_seconds: Option<f64>,
     /// When it began.
     #[schema(value_type = String, format = DateTime)]
@@ -58,7 +68,7 @@ pub struct FoldRow {
 #[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct KeptRow {
     /// Where they stand in the log.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, example = "p1-29")]
     pub position: Position,
     /// Since when.
     #[schema(value_type = String, format = DateTime)]

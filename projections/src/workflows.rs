@@ -133,19 +133,24 @@ impl Projector for Workflows {
 #[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct WorkflowRow {
     /// Its id.
+    #[schema(example = "wf_12345")]
     pub workflow_id: String,
     /// Version of the newest definition.
     pub version: i32,
     /// A title for people.
+    #[schema(example = "Order")]
     pub name: Option<String>,
     /// `active` or `retired`.
+    #[schema(example = "active")]
     pub status: String,
     /// When it was last defined or retired.
     #[schema(value_type = String, format = DateTime)]
     pub changed_at: Timestamp,
     /// SHA-256 of the compiled definition.
+    #[schema(example = "b5bb9d8014a0f9b1d61e21e796d78dccdf1352f23cd32812f4850b878ae4944c")]
     pub hash: String,
     /// The document as it was given.
+    #[schema(example = json!({"workflow_id": "wf_12345", "steps": [{"id": 1, "name": "validate_input", "timeout": 30}], "max_retries": 3}))]
     pub document: Value,
 }
 

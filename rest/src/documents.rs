@@ -36,6 +36,7 @@ pub struct AnswerEvent {
     #[schema(example = "order-42.0")]
     pub id: String,
     /// The stream's version after it.
+    #[schema(example = 1)]
     pub version: u64,
     /// When the command was taken.
     pub time: chrono::DateTime<chrono::Utc>,
@@ -49,6 +50,7 @@ pub struct Problem {
     #[schema(example = "urn:airstream:problem:unknown_command")]
     pub kind: String,
     /// The problem's name.
+    #[schema(example = "Unknown command")]
     pub title: String,
     /// HTTP status.
     #[schema(example = 404)]
@@ -57,10 +59,13 @@ pub struct Problem {
     #[schema(example = "unknown_command")]
     pub code: String,
     /// What happened and what to do about it.
+    #[schema(example = "A `run` takes no command `strat`.")]
     pub detail: String,
     /// When to ask again, in milliseconds.
+    #[schema(example = json!(null))]
     pub retry_after_ms: Option<u64>,
-    /// Which parts of the input were wrong.
+    /// Which parts of the input were wrong; absent when it was none in particular.
+    #[schema(required = false)]
     pub errors: Vec<FieldError>,
 }
 
@@ -71,5 +76,6 @@ pub struct FieldError {
     #[schema(example = "/steps/1/timeout")]
     pub pointer: String,
     /// What is wrong with it.
+    #[schema(example = "This is no duration.")]
     pub detail: String,
 }

@@ -25,6 +25,7 @@ pub struct Page<T> {
     /// The items.
     pub items: Vec<T>,
     /// Hand it back as `cursor` for the next page; null at the end.
+    #[schema(example = json!(null))]
     pub next_cursor: Option<String>,
 }
 

@@ -193,6 +193,49 @@ fn the_check_of_examples_finds_what_is_wrong() {
     }
 }
 
+/// The schema that an operation has for an answer.
+fn schema_of<'a>(document: &'a Value, operation: &'a Value, status: u16) -> &'a Value {
+    let answers = &operation["responses"];
+    let wide = format!("{}XX", status / 100);
+    let names = [status.to_string(), wide, "default".to_owned()];
+    let answer = names.iter().find_map(|name| answers.get(name)).expect("a default answer");
+    let contents = resolve(document, answer)["content"].as_object().expect("an answer with a body");
+    &contents.values().next().unwrap()["schema"]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_answers_are_what_the_description_says() {
+    let stack = Stack::up(&[]);
+    let http = stack.http();
+    let document = http.get("/openapi.json").await;
+    http.define("w", json!([{ "id": 1, "name": "a" }])).await;
+    http.start("w", "r", json!({ "n": 1 })).await;
+    http.run_in("r", &["running"]).await;
+    let mut yes = 0;
+    for (_, path, operation) in operations(&document).into_iter().filter(|(method, ..)| method == "get") {
+        let real = match path.as_str() {
+            "/v1/workflows/{id}" => path.replace("{id}", "w"),
+            "/v1/workflows/runs/{id}" => path.replace("{id}", "r"),
+            "/v1/events/{id}" => path.replace("{id}", "p1-1"),
+            // For people: what no such thing is told.
+            path => {
+                path.replace("{id}", "x").replace("{tenant}", "x").replace("{name}", "x").replace("{provider}", "x")
+            }
+        };
+        let response = http.request("GET", &real).send().await.unwrap();
+        let kind = response.headers().get("content-type").map_or("", |kind| kind.to_str().unwrap()).to_owned();
+        if !kind.ends_with("json") {
+            continue;
+        }
+        let status = response.status().as_u16();
+        let answer: Value = response.json().await.unwrap();
+        let checked = check(&document, schema_of(&document, operation, status), &answer, &format!("{real} {status}"));
+        assert_eq!(checked, Ok(()), "{answer}");
+        yes += usize::from(status == 200);
+    }
+    assert!(yes >= 15, "only {yes} routes had something to say");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_viewer_needs_no_token_and_nothing_from_elsewhere() {
     let stack = Stack::up(&[]);

@@ -20,12 +20,13 @@ use crate::{Database, machinery};
 #[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct RolledBack {
     /// `name_vN`.
+    #[schema(example = "runs_v1")]
     pub projection: String,
     /// Where the rows stood that were live until now.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, example = "p1-2a")]
     pub from: Position,
     /// Where the rows stand that are live now; the projection catches up from here.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, example = "p1-29")]
     pub to: Position,
 }
 

@@ -12,36 +12,45 @@ use crate::{Failure, machinery};
 #[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct RunRow {
     /// Its id.
+    #[schema(example = "run_5")]
     pub run_id: String,
     /// The workflow.
+    #[schema(example = "wf_12345")]
     pub workflow_id: String,
     /// Version of the definition it follows.
     pub definition_version: i32,
     /// `running`, `completed`, `failed` or `cancelled`.
+    #[schema(example = "running")]
     pub status: String,
     /// What it was given.
+    #[schema(example = json!({"order": 42}))]
     pub input: Option<Value>,
     /// What it came to.
+    #[schema(example = json!(null))]
     pub output: Option<Value>,
     /// Why it failed or was cancelled.
+    #[schema(example = json!(null))]
     pub error: Option<Value>,
     /// The step it is at.
+    #[schema(example = "1")]
     pub current_step: Option<String>,
     /// Who started it.
+    #[schema(example = "usr_019aa1f0c3d47e2b9a0b1c2d3e4f5a6b")]
     pub started_by: String,
     /// When it started.
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
     /// When it ended.
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(value_type = Option<String>, format = DateTime, example = json!(null))]
     pub finished_at: Option<Timestamp>,
     /// Version of its stream.
+    #[schema(example = 2)]
     pub version: i64,
     /// Where its first event stands.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, example = "p1-2a")]
     pub started_position: Position,
     /// Where its newest event stands.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, example = "p1-2a")]
     pub position: Position,
 }
 
@@ -70,25 +79,34 @@ impl From<Behind<RunColumns, String>> for RunRow {
 #[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct StepRow {
     /// Its id within the definition.
+    #[schema(example = "1")]
     pub step_id: String,
     /// Its place, from 0.
+    #[schema(example = 0)]
     pub ordinal: i32,
     /// Its name.
+    #[schema(example = "validate_input")]
     pub name: String,
     /// `task`, `http`, `wait` or `pass`.
+    #[schema(example = "task")]
     pub kind: String,
     /// `pending`, `scheduled`, `running`, `waiting`, `retrying`, `completed`, `failed` or `cancelled`.
+    #[schema(example = "running")]
     pub status: String,
     /// The newest attempt; 0 before the first.
+    #[schema(example = 1)]
     pub attempt: i32,
     /// Who works or worked on it.
+    #[schema(example = "worker-1")]
     pub worker: Option<String>,
     /// What it came to.
+    #[schema(example = json!(null))]
     pub output: Option<Value>,
     /// Why its newest failure.
+    #[schema(example = json!(null))]
     pub error: Option<Value>,
     /// When a wait or a pause ends.
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(value_type = Option<String>, format = DateTime, example = json!(null))]
     pub due_at: Option<Timestamp>,
     /// When the attempt counts as timed out.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -100,7 +118,7 @@ pub struct StepRow {
     #[schema(value_type = Option<String>, format = DateTime)]
     pub started_at: Option<Timestamp>,
     /// When it ended.
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(value_type = Option<String>, format = DateTime, example = json!(null))]
     pub finished_at: Option<Timestamp>,
 }
 

@@ -1,16 +1,15 @@
 //! `/v1/workflows`: definitions and runs over HTTP.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use kernel::{CommandId, Position, Problem, StreamId, StreamName};
+use kernel::{CommandId, Problem, StreamId, StreamName};
 use projections::runs::{RunRow, Runs, StepRow, Wanted};
 use projections::workflows::{WorkflowRow, Workflows};
-use projections::{Database, Projector, runs, wait_until, workflows};
+use projections::{Database, fresh, runs, workflows};
 use rest::{AtLeast, Caller, Chain, Fault, IdempotencyKey, Page, PageQuery, Payload, Query, Segment, documents};
 use runtime::{Answer, Commands, Request, clock};
 use serde::Deserialize;
@@ -61,30 +60,31 @@ impl Routes {
         };
         Ok(self.commands.execute(request).await?)
     }
+}
 
-    /// Waits until rows include a position; without one, whatever is there is fresh enough.
-    async fn fresh<P: Projector>(&self, at_least: &AtLeast) -> Result<(), Fault> {
-        let Some(position) = &at_least.at_least else { return Ok(()) };
-        let position: Position = position.parse()?;
-        match wait_until::<P>(self.database.pool(), position, Duration::from_secs(5)).await {
-            Ok(_) => Ok(()),
-            Err(Ok(late)) => {
-                Err(Problem::new(504, "not_yet_visible", format!("{late}; ask again.")).retry_after(500).into())
-            }
-            Err(Err(failure)) => Err(failure.into()),
-        }
-    }
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct WantedWorkflows {
+    /// Items per page: 1 to 500.
+    #[param(default = 50)]
+    limit: Option<usize>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// A position from an earlier answer: answer only once it is visible.
+    at_least: Option<String>,
 }
 
 /// Lists workflows with their newest definitions.
-#[utoipa::path(get, path = "/v1/workflows", tag = "workflows", security(("token" = ["workflows:read"])), params(PageQuery),
+#[utoipa::path(get, path = "/v1/workflows", tag = "workflows", security(("token" = ["workflows:read"])), params(WantedWorkflows),
     responses((status = 200, body = Page<WorkflowRow>), (status = "4XX", body = documents::Problem)))]
 async fn list_workflows(
     State(routes): State<Routes>,
     caller: Caller,
-    Query(query): Query<PageQuery>,
+    Query(query): Query<WantedWorkflows>,
 ) -> Result<Json<Page<WorkflowRow>>, Fault> {
-    let limit = query.limit()?;
+    fresh::<Workflows>(routes.database.pool(), query.at_least.as_deref()).await?;
+    let limit = PageQuery { limit: query.limit, cursor: None }.limit()?;
     let after = query.cursor.unwrap_or_default();
     if !after.is_empty() {
         rest::name("cursor", &after)?;
@@ -112,7 +112,7 @@ async fn get_workflow(
     Segment(id): Segment,
     Query(query): Query<Version>,
 ) -> Result<Json<WorkflowRow>, Fault> {
-    routes.fresh::<Workflows>(&AtLeast { at_least: query.at_least }).await?;
+    fresh::<Workflows>(routes.database.pool(), query.at_least.as_deref()).await?;
     let row = workflows::get(routes.database.pool(), &caller.tenant, &id, query.version).await?;
     row.map(Json).ok_or_else(|| {
         Problem::new(404, "unknown_workflow", format!("There is no workflow `{id}` (in that version).")).into()
@@ -159,11 +159,13 @@ async fn retire_workflow(
 #[serde(deny_unknown_fields)]
 struct StartRun {
     /// Given to the steps; any JSON.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Object, example = json!({"order": 42}))]
     input: Option<Box<RawValue>>,
     /// The run's id, chosen by you; made from the idempotency key, or fresh, when absent.
+    #[schema(example = "run_5")]
     run_id: Option<String>,
     /// Which definition; the newest when absent.
+    #[schema(example = json!(null))]
     version: Option<u32>,
 }
 
@@ -231,7 +233,7 @@ async fn list_runs(
     if let Some(workflow) = &query.workflow {
         rest::name("workflow", workflow)?;
     }
-    routes.fresh::<Runs>(&AtLeast { at_least: query.at_least }).await?;
+    fresh::<Runs>(routes.database.pool(), query.at_least.as_deref()).await?;
     let page = PageQuery { limit: query.limit, cursor: query.cursor };
     let limit = page.limit()?;
     let wanted = Wanted {
@@ -263,7 +265,7 @@ async fn get_run(
     Segment(id): Segment,
     Query(at_least): Query<AtLeast>,
 ) -> Result<Json<RunWithSteps>, Fault> {
-    routes.fresh::<Runs>(&at_least).await?;
+    fresh::<Runs>(routes.database.pool(), at_least.at_least.as_deref()).await?;
     let unknown = || Problem::new(404, "unknown_run", format!("There is no run `{id}`, or it is not visible yet."));
     let run = runs::get(routes.database.pool(), &caller.tenant, &id).await?.ok_or_else(unknown)?;
     let steps = runs::steps(routes.database.pool(), &caller.tenant, &id).await?;

@@ -54,10 +54,11 @@ fn example(schema: &Value, schemas: &Value, depth: usize) -> Option<Value> {
     if let Some(name) = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
         return example(&schemas[name], schemas, depth);
     }
-    for said in [&schema["example"], &schema["examples"][0], &schema["const"], &schema["default"], &schema["enum"][0]] {
-        if !said.is_null() {
-            return Some(said.clone());
-        }
+    let first = |name| schema.get(name).and_then(|list| list.get(0));
+    // Also when it says null.
+    let said = schema.get("example").or(first("examples")).or(schema.get("const")).or(schema.get("default"));
+    if let Some(said) = said.or(first("enum")) {
+        return Some(said.clone());
     }
     if let Some(parts) = schema["allOf"].as_array() {
         let parts = parts.iter().filter_map(|part| example(part, schemas, depth));

@@ -9,8 +9,8 @@ use axum::response::{IntoResponse, Response};
 use kernel::{Problem, StreamName};
 use projections::commits::CommitRow;
 use projections::inbox::RejectedRow;
-use projections::{Database, commits, inbox};
-use rest::{Caller, Chain, Fault, IdempotencyKey, Page, PageQuery, Payload, Query, Segment, documents};
+use projections::{Database, commits, fresh, inbox};
+use rest::{AtLeast, Caller, Chain, Fault, IdempotencyKey, Page, PageQuery, Payload, Query, Segment, documents};
 use runtime::{Commands, Executor, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -47,11 +47,13 @@ struct Publish {
     #[schema(example = "define")]
     command: String,
     /// The command's body.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Object, example = json!({"steps": [{"id": 1, "name": "validate_input"}]}))]
     body: Option<Box<RawValue>>,
     /// Idempotency key; the header `Idempotency-Key` does the same.
+    #[schema(example = "order-42")]
     command_id: Option<String>,
     /// Decide only if the stream has exactly this version.
+    #[schema(example = json!(null))]
     expected_version: Option<u64>,
 }
 
@@ -99,6 +101,8 @@ struct Wanted {
     limit: Option<usize>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
+    /// A position from an earlier answer: answer only once it is visible.
+    at_least: Option<String>,
 }
 
 /// Lists commands, newest first: accepted ones, or queued ones that were refused.
@@ -108,9 +112,11 @@ async fn list(State(routes): State<Routes>, caller: Caller, Query(wanted): Query
     let page = PageQuery { limit: wanted.limit, cursor: wanted.cursor };
     let (limit, before, pool) = (page.limit()?, page.position()?, routes.database.pool());
     if wanted.rejected {
+        fresh::<inbox::Inbox>(pool, wanted.at_least.as_deref()).await?;
         let rows = inbox::list(pool, &caller.tenant, before, limit as i64 + 1).await?;
         return Ok(Json(Page::of(rows, limit, |row| row.position.to_string())).into_response());
     }
+    fresh::<commits::Commits>(pool, wanted.at_least.as_deref()).await?;
     let rows = commits::list(pool, &caller.tenant, before, limit as i64 + 1).await?;
     Ok(Json(Page::of(rows, limit, |row| row.position.to_string())).into_response())
 }
@@ -118,6 +124,7 @@ async fn list(State(routes): State<Routes>, caller: Caller, Query(wanted): Query
 /// What became of a command id.
 #[derive(Serialize, ToSchema)]
 struct Fate {
+    #[schema(example = "order-42")]
     command_id: String,
     /// Where it was accepted: one commit per stream that it was used on.
     commits: Vec<CommitRow>,
@@ -126,10 +133,18 @@ struct Fate {
 }
 
 /// Shows what became of a command.
-#[utoipa::path(get, path = "/v1/commands/{id}", tag = "commands", security(("token" = ["commands:read"])), params(("id" = String, Path)),
+#[utoipa::path(get, path = "/v1/commands/{id}", tag = "commands", security(("token" = ["commands:read"])), params(("id" = String, Path), AtLeast),
     responses((status = 200, body = Fate), (status = 404, body = documents::Problem)))]
-async fn show(State(routes): State<Routes>, caller: Caller, Segment(id): Segment) -> Result<Json<Fate>, Fault> {
+async fn show(
+    State(routes): State<Routes>,
+    caller: Caller,
+    Segment(id): Segment,
+    Query(at_least): Query<AtLeast>,
+) -> Result<Json<Fate>, Fault> {
     let pool = routes.database.pool();
+    let at_least = at_least.at_least.as_deref();
+    fresh::<commits::Commits>(pool, at_least).await?;
+    fresh::<inbox::Inbox>(pool, at_least).await?;
     let commits = commits::by_id(pool, &caller.tenant, &id).await?;
     let rejected = inbox::by_command(pool, &caller.tenant, &id).await?;
     if commits.is_empty() && rejected.is_empty() {
@@ -147,15 +162,19 @@ struct Catalogue {
 
 #[derive(Serialize, ToSchema)]
 struct CategoryEntry {
+    #[schema(example = "run")]
     category: &'static str,
     commands: Vec<CommandEntry>,
 }
 
 #[derive(Serialize, ToSchema)]
 struct CommandEntry {
+    #[schema(example = "cancel")]
     name: &'static str,
     /// `public`, or `internal` for what only the platform itself sends.
+    #[schema(example = "public")]
     access: &'static str,
+    #[schema(example = "Ends a run that is not finished.")]
     about: &'static str,
 }
 

@@ -59,9 +59,10 @@ struct Wanted {
 #[derive(Debug, Serialize, ToSchema)]
 struct Placed {
     /// Hand it back as `from`, `cursor` or `Last-Event-ID` to go on after it.
+    #[schema(example = "p1-2a.0")]
     cursor: String,
     /// A CloudEvent (1.0, JSON format).
-    #[schema(value_type = Object)]
+    #[schema(value_type = Object, example = json!({"specversion": "1.0", "id": "order-42.0", "source": "/acme/run", "type": "run.started", "subject": "run_5", "time": "2026-01-31T12:00:00Z", "data": {"workflow": "wf_12345"}}))]
     event: Box<RawValue>,
     #[serde(skip)]
     type_name: String,

@@ -24,15 +24,19 @@ pub(crate) fn router(connection: Connection, database: Database) -> OpenApiRoute
 #[derive(Serialize, ToSchema)]
 struct Health {
     /// `ok` or `failing`.
+    #[schema(example = "ok")]
     status: &'static str,
     checks: Vec<Check>,
 }
 
 #[derive(Serialize, ToSchema)]
 struct Check {
+    #[schema(example = "postgres")]
     name: &'static str,
+    #[schema(example = true)]
     ok: bool,
     /// What is wrong, for people; empty when nothing is.
+    #[schema(example = "")]
     detail: String,
 }
 

@@ -48,15 +48,21 @@ struct Consumer {
     #[serde(flatten)]
     row: ConsumerRow,
     /// The projection's name, for `rebuild` and `verify`; null for reactors.
+    #[schema(example = "runs")]
     projection: Option<&'static str>,
     /// Commits it has yet to see.
+    #[schema(example = 0)]
     lag_events: u64,
 }
 
 #[derive(Serialize, ToSchema)]
 struct Consumers {
     items: Vec<Consumer>,
+    /// Always null: there are few, and all of them are on one page.
+    #[schema(example = json!(null))]
+    next_cursor: Option<String>,
     /// The log's newest position.
+    #[schema(example = "p1-2a")]
     head: String,
 }
 
@@ -74,7 +80,7 @@ async fn consumers(State(routes): State<Routes>, caller: Caller) -> Result<Json<
     let named = |consumer: &str| known.iter().find(|known| known.consumer == consumer).map(|known| known.name);
     let consumer = |row: ConsumerRow| Consumer { projection: named(&row.consumer), lag_events: lag(row.position), row };
     let items = rows.into_iter().map(consumer).collect();
-    Ok(Json(Consumers { items, head: head.to_string() }))
+    Ok(Json(Consumers { items, next_cursor: None, head: head.to_string() }))
 }
 
 /// A projection by its name (then its newest version is meant) or by `<name>_v<version>`.

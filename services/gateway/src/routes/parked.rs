@@ -69,6 +69,7 @@ struct Which {
     #[schema(example = "runs_v1@42")]
     id: String,
     /// Why it is left out; for `skip`.
+    #[schema(example = "a test that nobody misses")]
     reason: Option<String>,
 }
 
@@ -81,18 +82,23 @@ struct WhichOrAll {
     id: Option<String>,
     /// Everything that is parked, instead of one.
     #[serde(default)]
+    #[schema(example = false)]
     all: bool,
     /// Of everything, only what this consumer has parked.
+    #[schema(example = json!(null))]
     consumer: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
 struct Asked {
     /// What was named; null when it was everything.
+    #[schema(example = "runs_v1@42")]
     id: Option<String>,
     /// What will happen now.
+    #[schema(example = "retry")]
     asked: &'static str,
     /// How many commits and effects that concerns, those that wait behind the named one included.
+    #[schema(example = 3)]
     released: u64,
 }
 
