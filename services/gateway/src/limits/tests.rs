@@ -184,7 +184,7 @@ impl Budgets for Shaky {
 }
 
 fn user(name: &str) -> Who {
-    Who::User(name.parse().unwrap())
+    Who::User(name.parse().expect("a principal"))
 }
 
 fn limits(requests: u32, seconds: u32) -> Rates {
@@ -207,7 +207,7 @@ async fn each_has_a_budget_of_their_own_and_is_told_how_they_stand() {
     assert!(matches!(limiter.decide(&user("ann"), Class::Read), Decision::Refused(_)), "it has to ask again");
     assert!(matches!(limiter.admit(&user("bob"), Class::Read).await, Decision::Admitted(_)));
     assert_eq!(limiter.admit(&user("ann"), Class::Write).await, Decision::Unlimited);
-    assert_eq!(limiter.admit(&Who::Key("ann".parse().unwrap()), Class::Read).await, Decision::Unlimited);
+    assert_eq!(limiter.admit(&Who::Key("ann".parse().expect("a principal")), Class::Read).await, Decision::Unlimited);
     stop.cancel();
 }
 

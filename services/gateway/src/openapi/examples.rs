@@ -78,10 +78,9 @@ fn example(schema: &Value, schemas: &Value, depth: usize) -> Option<Value> {
     match kind.as_str() {
         Some("object") => {
             let properties = schema["properties"].as_object().cloned().unwrap_or_default();
-            let fields = properties.iter().filter_map(|(name, schema)| {
-                let value = example(schema, schemas, depth).unwrap_or_default();
-                Some((name.clone(), value))
-            });
+            let fields = properties
+                .iter()
+                .map(|(name, schema)| (name.clone(), example(schema, schemas, depth).unwrap_or_default()));
             Some(Value::Object(fields.collect::<Map<_, _>>()))
         }
         Some("array") => Some(Value::Array(example(&schema["items"], schemas, depth).into_iter().collect())),
