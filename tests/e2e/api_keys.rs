@@ -47,7 +47,7 @@ async fn a_key_does_what_its_scopes_and_its_maker_allow_and_is_shown_once() {
     // An answer that got lost is given again; another request under the same key is not.
     assert_eq!(make(&body).await.2, made);
     let other = json!({ "name": "import", "scopes": ["runs:read"] });
-    assert_eq!((make(&other).await.0, make(&other).await.2["code"].clone()), (422, json!("command_id_reused")));
+    assert_eq!((make(&other).await.0, make(&other).await.2["code"].clone()), (422, json!("idempotency_key_reused")));
 
     let (id, secret) = (made["id"].as_str().unwrap(), made["secret"].as_str().unwrap());
     assert!(id.starts_with("key_") && secret.starts_with("ask_") && secret.len() == 53, "{made}");

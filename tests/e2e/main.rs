@@ -35,3 +35,4 @@ mod stack;
 mod steps;
 mod telemetry;
 mod tenants;
+mod walls;

@@ -70,7 +70,7 @@ async fn somebody_makes_a_tenant_invites_others_and_they_see_each_other_as_far_a
     };
     let (status, made) = create("Acme").await;
     assert_eq!((status, create("Acme").await), (201, (201, made.clone())), "{made}");
-    assert_eq!(create("Other").await.1["code"], "command_id_reused");
+    assert_eq!(create("Other").await.1["code"], "idempotency_key_reused");
     let tenant = made["id"].as_str().unwrap().to_owned();
     assert!(tenant.starts_with("tnt_"), "{made}");
     let position = made["position"].as_str().unwrap();
