@@ -25,6 +25,7 @@ mod mailbox;
 mod outage;
 mod people;
 mod poison;
+mod programs;
 mod rebuild;
 mod restart;
 mod serve;

@@ -103,7 +103,7 @@ async fn nats_server_accepts_the_example_configurations() {
         let example = examples.join(format!("nats-{number}.conf"));
         // A server does not start before the key is one of yours.
         let text = std::fs::read_to_string(&example).unwrap();
-        let key = "ACMBTJL7YNMLGFY4SMBSU5PTMD2NE65K52OX7KGADHZAALOYHDDNQCMJ";
+        let key = nkeys::KeyPair::new_account().public_key();
         assert!(text.contains("issuer: \"CHANGE-ME\""), "{}", example.display());
         let changed = folder.path().join(format!("nats-{number}.conf"));
         std::fs::write(&changed, text.replace("issuer: \"CHANGE-ME\"", &format!("issuer: \"{key}\""))).unwrap();

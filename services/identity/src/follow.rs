@@ -1,12 +1,13 @@
 //! Hears on the log what has changed, so that what was remembered is forgotten: on every instance, within milliseconds.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use events::{key, person, tenant};
 use futures::StreamExt;
 use futures::stream::{BoxStream, select_all};
-use kernel::{Category, Commit, StreamName};
+use kernel::{Category, Commit, Position, StreamName};
 use runtime::{Filter, Log, LogError, Recorded, clock};
 use tokio_util::sync::CancellationToken;
 
@@ -18,8 +19,9 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Follows the log until `stop`.
 pub async fn follow(accounts: Accounts, log: Arc<dyn Log>, stop: CancellationToken) {
     let following = async {
+        let mut places = Places::new();
         loop {
-            if let Err(error) = once(&accounts, &log).await {
+            if let Err(error) = once(&accounts, &log, &mut places).await {
                 tracing::warn!(%error, "identity does not hear the log; what is remembered lasts 30 seconds at most");
             }
             // Whatever happened meanwhile was not heard.
@@ -30,14 +32,19 @@ pub async fn follow(accounts: Accounts, log: Arc<dyn Log>, stop: CancellationTok
     let _: Option<()> = stop.run_until_cancelled(following).await;
 }
 
+/// Where each category has been heard to. A read that broke goes on there: who is connected somewhere and may do less is told
+/// of once, and nobody asks again by themselves.
+type Places = BTreeMap<&'static str, Position>;
+
 type Commits = BoxStream<'static, Result<Recorded, LogError>>;
 
-async fn once(accounts: &Accounts, log: &Arc<dyn Log>) -> Result<(), LogError> {
+async fn once(accounts: &Accounts, log: &Arc<dyn Log>, places: &mut Places) -> Result<(), LogError> {
     let head = log.head().await?;
     let mut readers: Vec<Commits> = Vec::new();
     for category in [person::CATEGORY, tenant::CATEGORY, key::CATEGORY] {
+        let after = *places.entry(category).or_insert(head);
         let category = Category::new(category).ok();
-        readers.push(log.read(head, &Filter { category, ..Filter::default() }).await?.commits);
+        readers.push(log.read(after, &Filter { category, ..Filter::default() }).await?.commits);
     }
     // What was looked up before is older than what is heard from here on.
     accounts.memory.forget_all();
@@ -47,6 +54,10 @@ async fn once(accounts: &Accounts, log: &Arc<dyn Log>) -> Result<(), LogError> {
         // What is not ours, or cannot be read, is somebody else's to complain about.
         if let Ok(Some((stream, commit))) = recorded.history() {
             heard(accounts, stream, &commit).await;
+        }
+        let category = recorded.stream.as_ref().map(|stream| stream.category.as_str());
+        if let Some(place) = category.and_then(|category| places.get_mut(category)) {
+            *place = recorded.position;
         }
     }
     Ok(())
