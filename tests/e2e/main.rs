@@ -22,6 +22,7 @@ mod http;
 mod identity;
 mod instances;
 mod mailbox;
+mod oauth;
 mod outage;
 mod people;
 mod poison;
