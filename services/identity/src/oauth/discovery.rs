@@ -12,6 +12,8 @@ use super::{Unvouched, address};
 
 /// How long the answer is believed.
 const KEEP: Duration = Duration::from_secs(3_600);
+/// How long until a provider is asked again that did not answer. Meanwhile nobody waits for it.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// The doors of one provider.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -28,13 +30,22 @@ pub(super) struct Doors {
 /// One provider, and what is known of it.
 pub(super) struct Discovery {
     issuer: String,
-    found: Mutex<Option<(Arc<Doors>, Instant)>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    doors: Option<Arc<Doors>>,
+    /// When it is asked again.
+    ask_at: Option<Instant>,
+    /// Why the last question has no answer.
+    trouble: Option<Unvouched>,
 }
 
 impl Discovery {
     pub(super) fn new(issuer: &str) -> Result<Self, String> {
         address(issuer)?;
-        Ok(Self { issuer: issuer.to_owned(), found: Mutex::new(None) })
+        Ok(Self { issuer: issuer.to_owned(), known: Mutex::default() })
     }
 
     pub(super) fn issuer(&self) -> &str {
@@ -44,19 +55,20 @@ impl Discovery {
     /// Its doors, as it said within the last hour. When it cannot be asked, what it said before.
     pub(super) async fn doors(&self, web: &Web) -> Result<Arc<Doors>, Unvouched> {
         // Whoever comes second waits for the answer to the first.
-        let mut found = self.found.lock().await;
-        if let Some((doors, until)) = &*found
-            && *until > Instant::now()
-        {
-            return Ok(Arc::clone(doors));
-        }
-        match self.ask(web).await {
-            Ok(doors) => {
-                let doors = Arc::new(doors);
-                *found = Some((Arc::clone(&doors), Instant::now() + KEEP));
-                Ok(doors)
+        let mut known = self.known.lock().await;
+        if known.ask_at.is_none_or(|at| Instant::now() >= at) {
+            let answer = self.ask(web).await;
+            let pause = if answer.is_ok() { KEEP } else { RETRY };
+            known.ask_at = Some(Instant::now() + pause);
+            match answer {
+                Ok(doors) => (known.doors, known.trouble) = (Some(Arc::new(doors)), None),
+                Err(unvouched) => known.trouble = Some(unvouched),
             }
-            Err(unvouched) => found.as_ref().map(|(doors, _)| Arc::clone(doors)).ok_or(unvouched),
+        }
+        match (&known.doors, &known.trouble) {
+            (Some(doors), _) => Ok(Arc::clone(doors)),
+            (None, Some(unvouched)) => Err(unvouched.clone()),
+            (None, None) => Err(Unvouched::Away("discovery: it was not asked".to_owned())),
         }
     }
 

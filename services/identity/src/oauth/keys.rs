@@ -17,6 +17,8 @@ const SHORTEST: Duration = Duration::from_secs(300);
 const LONGEST: Duration = Duration::from_secs(86_400);
 /// Names of keys that do not exist are easily made up: how long between two questions.
 const PAUSE: Duration = Duration::from_secs(30);
+/// And how long until a provider is asked again that did not answer. Meanwhile nobody waits for it.
+const RETRY: Duration = Duration::from_secs(5);
 /// Keys of one provider. Google has two.
 const MOST_KEYS: usize = 32;
 
@@ -89,7 +91,10 @@ pub(super) struct KeyCache(Mutex<Known>);
 struct Known {
     keys: HashMap<String, Key>,
     until: Option<Instant>,
-    asked: Option<Instant>,
+    /// When it may be asked again.
+    ask_at: Option<Instant>,
+    /// Why the last question has no answer.
+    trouble: Option<Unvouched>,
 }
 
 impl KeyCache {
@@ -108,20 +113,26 @@ impl KeyCache {
         if fresh && let Some(key) = known.keys.get(kid) {
             return Ok(Some(key.clone()));
         }
-        if known.asked.is_none_or(|asked| now >= asked + PAUSE) {
-            known.asked = Some(now);
-            match ask().await {
+        if known.ask_at.is_none_or(|at| now >= at) {
+            let answer = ask().await;
+            let pause = if answer.is_ok() { PAUSE } else { RETRY };
+            known.ask_at = Some(Instant::now() + pause);
+            known.trouble = match answer {
                 Ok(Document { set, max_age }) => {
                     known.keys = set.usable();
                     known.until = Some(Instant::now() + max_age.unwrap_or(USUAL).clamp(SHORTEST, LONGEST));
+                    None
                 }
-                // A provider that is away for a while has not changed its keys.
-                Err(unvouched) if !known.keys.contains_key(kid) => return Err(unvouched),
-                Err(_) => {}
-            }
+                Err(unvouched) => Some(unvouched),
+            };
         }
+        // A provider that is away for a while has not changed its keys.
         let believed = known.until.is_some_and(|until| until + LONGEST > now);
-        Ok(known.keys.get(kid).filter(|_| believed).cloned())
+        match (known.keys.get(kid).filter(|_| believed), &known.trouble) {
+            (Some(key), _) => Ok(Some(key.clone())),
+            (None, Some(unvouched)) => Err(unvouched.clone()),
+            (None, None) => Ok(None),
+        }
     }
 }
 
@@ -187,14 +198,15 @@ mod tests {
         endpoint.becomes(None);
         assert!(key("a").await.is_err());
         endpoint.becomes(Some("a"));
-        assert_eq!(key("a").await, Ok(false), "it was asked a moment ago");
-        tokio::time::advance(PAUSE).await;
+        assert!(key("a").await.is_err(), "it was asked a moment ago");
+        assert_eq!(endpoint.times(), 1);
+        tokio::time::advance(RETRY).await;
         assert_eq!(key("a").await, Ok(true));
         endpoint.becomes(None);
         tokio::time::advance(Duration::from_secs(3_600)).await;
         assert_eq!(key("a").await, Ok(true));
         tokio::time::advance(LONGEST).await;
-        assert_eq!(key("a").await, Ok(false));
+        assert!(key("a").await.is_err());
     }
 
     #[test]
