@@ -263,9 +263,22 @@ async fn linking_needs_the_session_and_the_browser_that_began_it() {
     let world = World::new().await;
     let (ann, eve) = (world.people.join("ann").await, world.people.join("eve").await);
     let path = "/v1/me/links/google";
-    world.people.http.json("POST", path, None, 401).await;
+    let nothing = || Some(json!({}));
+    world.people.http.json("POST", path, nothing(), 401).await;
     let program = world.stack.http();
-    assert_eq!(program.json("POST", path, None, 403).await["code"], "people_only");
+    assert_eq!(program.json("POST", path, nothing(), 403).await["code"], "people_only");
+    // A session that was left open is not enough for another way in.
+    let left_open = world.people.log_in("ann").await;
+    let mut postgres = world.stack.postgres().await;
+    let an_hour_ago = "UPDATE identity.sessions SET auth_time = now() - interval '1 hour'
+        WHERE created_at = (SELECT max(created_at) FROM identity.sessions)";
+    sqlx::query(an_hour_ago).execute(&mut postgres).await.unwrap();
+    let refreshed = json!({ "refresh_token": left_open.refresh_token });
+    let left_open = Person::of(&world.people.http, &world.people.post("/v1/auth/refresh", refreshed, 200).await);
+    assert_eq!(left_open.http.json("POST", path, nothing(), 403).await["code"], "reauthentication_required");
+    let guess = Some(json!({ "password": "correct horse" }));
+    assert_eq!(left_open.http.json("POST", path, guess, 403).await["code"], "wrong_password");
+    left_open.http.json("POST", path, Some(json!({ "password": PASSWORD })), 200).await;
     // Eve begins, and has Ann's browser come back: it has no cookie, or another one.
     let mut eves = world.browser();
     let there = eves.begin_link(&eve, "google").await;

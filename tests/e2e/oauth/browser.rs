@@ -59,7 +59,7 @@ impl Browser {
         let there = url.replacen(&self.public.0, &self.public.1, 1);
         let mut request = self.client.request(method.parse().unwrap(), there).header("cookie", cookies.join("; "));
         if let Some(token) = token {
-            request = request.bearer_auth(token);
+            request = request.bearer_auth(token).header("content-type", "application/json").body("{}");
         }
         let response = request.send().await.unwrap();
         for line in response.headers().get_all("set-cookie") {

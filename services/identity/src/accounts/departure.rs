@@ -6,6 +6,7 @@ use rest::Origin;
 use serde_json::json;
 
 use super::outside::Arrived;
+use super::proof::{Enough, Proof};
 use super::{Accounts, Inner, Me};
 use crate::oauth::{Outside, Provider, Providers, Returned, Round};
 
@@ -59,20 +60,35 @@ impl Accounts {
         &self.0.providers
     }
 
-    /// Sends somebody to a provider. `link`: person and session that it is to be linked to.
+    /// Sends somebody to a provider, to sign in.
     ///
     /// # Errors
-    /// 404 `unknown_provider`, 403 `email_not_confirmed`, 429, 503.
-    pub async fn depart(
+    /// 404 `unknown_provider`, 429, 503.
+    pub async fn depart(&self, provider: Provider, from: &Origin) -> Result<Departure, Problem> {
+        self.count_from("oauth", from).await?;
+        self.send(provider, None).await
+    }
+
+    /// Sends somebody who is signed in to a provider, to link what is there. A session that was left open is not enough for
+    /// another way in.
+    ///
+    /// # Errors
+    /// 404 `unknown_provider`, 403 `email_not_confirmed` or as [`Proof`] is not enough, 429, 503.
+    pub async fn depart_to_link(
         &self,
         provider: Provider,
-        link: Option<(&str, &str)>,
+        person: &str,
+        session: &str,
+        proof: Proof,
         from: &Origin,
     ) -> Result<Departure, Problem> {
         self.count_from("oauth", from).await?;
-        if let Some((person, _)) = link {
-            self.may_link(person).await?;
-        }
+        self.prove(person, proof, Enough::Fresh, from).await?;
+        self.may_link(person).await?;
+        self.send(provider, Some((person, session))).await
+    }
+
+    async fn send(&self, provider: Provider, link: Option<(&str, &str)>) -> Result<Departure, Problem> {
         let round = Round::begin(&self.digests.code);
         let url = self.0.providers.authorize(provider, &self.redirect_uri(provider), &round).await?;
         let kept = NewCode {

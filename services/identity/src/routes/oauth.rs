@@ -16,9 +16,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::Tokens;
-use super::person;
+use super::{person, proof};
 use crate::accounts::{Accounts, Arrived, Came, Continuation, Departure, Me, ROUND_SECONDS, Return, name_of};
 use crate::oauth::{Provider, unknown};
+use crate::password::Password;
 
 pub(super) fn router() -> OpenApiRouter<Accounts> {
     OpenApiRouter::new()
@@ -54,7 +55,7 @@ async fn providers(State(accounts): State<Accounts>) -> Json<Configured> {
     params(("provider" = String, Path, description = "`google` or `github`")),
     responses((status = 303, description = "To the provider"), (status = 404, body = documents::Problem), (status = 503, body = documents::Problem)))]
 async fn start(State(accounts): State<Accounts>, origin: Origin, Segment(name): Segment) -> Result<Response, Fault> {
-    let departure = accounts.depart(provider(&name)?, None, &origin).await?;
+    let departure = accounts.depart(provider(&name)?, &origin).await?;
     let location = HeaderValue::from_str(&departure.url).map_err(|_| unknown())?;
     let headers = [(LOCATION, location), (SET_COOKIE, cookie(&accounts, &departure)?), NO_STORE];
     Ok((StatusCode::SEE_OTHER, headers).into_response())
@@ -142,6 +143,14 @@ async fn go_on(State(accounts): State<Accounts>, origin: Origin, body: Payload) 
     Ok(Json(accounts.go_on(continuation, &origin).await?.into()))
 }
 
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Link {
+    /// Needed ten minutes after signing in.
+    #[schema(value_type = Option<String>, format = Password, example = "correct horse battery")]
+    password: Option<Password>,
+}
+
 /// Where to send the browser.
 #[derive(Serialize, ToSchema)]
 struct There {
@@ -156,7 +165,7 @@ struct There {
 /// Begins to link an account elsewhere to one's own.
 ///
 /// One's own e-mail address must be confirmed. What comes back to the callback is linked while this session goes on.
-#[utoipa::path(post, path = "/v1/me/links/{provider}", tag = "me", security(("token" = ["me"])),
+#[utoipa::path(post, path = "/v1/me/links/{provider}", tag = "me", security(("token" = ["me"])), request_body = Link,
     params(("provider" = String, Path, description = "`google` or `github`")),
     responses((status = 200, body = There), (status = 403, body = documents::Problem), (status = 404, body = documents::Problem), (status = 503, body = documents::Problem)))]
 async fn link(
@@ -164,9 +173,12 @@ async fn link(
     signed: SignedIn,
     origin: Origin,
     Segment(name): Segment,
+    body: Payload,
 ) -> Result<Response, Fault> {
     let (id, session) = person(&signed)?;
-    let departure = accounts.depart(provider(&name)?, Some((id, session)), &origin).await?;
+    let Link { password } = body.read()?;
+    let proof = proof(&signed, password)?;
+    let departure = accounts.depart_to_link(provider(&name)?, id, session, proof, &origin).await?;
     let cookie = cookie(&accounts, &departure)?;
     let there = There { authorization_url: departure.url, expires_in: ROUND_SECONDS };
     Ok(([(SET_COOKIE, cookie), NO_STORE], Json(there)).into_response())
