@@ -54,6 +54,9 @@ pub(super) const ALL: &[Operation] = &[
     at("PATCH", "/v1/me", r#"{"locale":"en"}"#, Own, 200),
     at("GET", "/v1/me/sessions", "", Own, 200),
     of(("DELETE", "/v1/me/sessions/{id}"), "/v1/me/sessions/$session", "", Refused("not_found"), 204),
+    // No provider is configured.
+    of(("POST", "/v1/me/links/{provider}"), "/v1/me/links/google", "{}", Refused("unknown_provider"), 404),
+    of(("DELETE", "/v1/me/links/{provider}"), "/v1/me/links/google", "", Refused("not_linked"), 404),
     at("POST", "/v1/auth/tenant", r#"{"tenant":"$tenant"}"#, Refused("not_a_member"), 200),
 
     at("GET", "/v1/instances", "", OPERATORS, 403),
