@@ -18,7 +18,7 @@ pub(crate) use examples::complete as with_examples;
 const PROBLEM: &str = "application/problem+json";
 
 /// What each group of operations is about.
-const TAGS: [(&str, &str); 14] = [
+const TAGS: [(&str, &str); 15] = [
     ("auth", "Becoming known, signing in, going on, signing out; how to believe our tokens."),
     ("me", "What concerns whoever asks: profile, sessions, export, erasure."),
     ("tenants", "Tenants, their members and the roles they have."),
@@ -30,6 +30,7 @@ const TAGS: [(&str, &str); 14] = [
     ("workflows", "Definitions of workflows."),
     ("runs", "Runs of workflows."),
     ("operations", "Projections, consumers, what they have set aside, and the processes that share the work."),
+    ("operate", "What whoever runs the platform may do: the keys that sign tokens."),
     ("health", "Whether the process lives, and whether it can serve."),
     ("development", "What only a development stack has."),
     ("docs", "This description."),
