@@ -1,9 +1,21 @@
 //! Keys of programs on a real database: a secret counts once the log says so, in whatever order that is heard.
 
-use kernel::Timestamp;
-use projections::Database;
+use std::sync::Arc;
+
+use identity::keeper::Keeper;
+use identity::key::Keys;
+use identity::tenant::Tenants;
+use kernel::{PrincipalId, StreamName, Timestamp};
+use nats::JetStreamLog;
+use projections::commits::PgCommitIndex;
 use projections::identity::{ApiKeys, NewApiKey, NewSecret};
-use stories::Servers;
+use projections::{Database, PgEffects};
+use runtime::lease::Lease;
+use runtime::react::{self, Reactor as _};
+use runtime::{Commands, Executor, Log, Options, Registry, Request};
+use serde_json::json;
+use stories::{Servers, eventually};
+use tokio_util::sync::CancellationToken;
 
 async fn database() -> Database {
     Servers::fresh().await.unwrap().database
@@ -97,4 +109,57 @@ async fn uses_and_owners_are_found_again() {
     keys.revoke("tnt_1", "key_2").await.unwrap();
     assert_eq!(keys.of_owner("usr_1", "tnt_1", later).await.unwrap(), ["key_1"]);
     assert_eq!(keys.sweep().await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_maker_of_a_key_was_interrupted_the_keeper_goes_on() {
+    let servers = Servers::with_topology().await.unwrap();
+    let log: Arc<dyn Log> = Arc::new(JetStreamLog::new(servers.nats.clone()));
+    let index = Arc::new(PgCommitIndex::new(&servers.database, log.identity().await.unwrap()));
+    let registry = Registry::new().with::<Keys>().with::<Tenants>();
+    let executor = Executor::start(Arc::clone(&log), index, registry, Options::default());
+    let commands: Arc<dyn Commands> = Arc::new(executor.clone());
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(react::run(
+        Keeper::new(&servers.database, Arc::clone(&commands)),
+        Lease::permanent(Keeper::NAME),
+        Arc::clone(&log),
+        Arc::new(PgEffects::new(servers.database.clone())),
+        commands,
+        react::Options::default(),
+        stop.clone(),
+    ));
+    let keys = ApiKeys::new(&servers.database);
+    let tell = async |category: &str, id: &str, command: &str, body: serde_json::Value| {
+        let to = StreamName::new("tnt_1", category, id).unwrap();
+        let by = PrincipalId::new("usr_1").unwrap();
+        let request = Request { internal: true, ..Request::new(to, command, body.to_string(), by) };
+        executor.execute(request).await.unwrap();
+    };
+    let issued = |prefix: &str, until: Timestamp| json!({ "name": "import", "prefix": prefix, "scopes": ["runs:read"], "owner": "usr_1", "expires_at": until });
+    // Written down and in the log, and then nothing more.
+    for id in ["key_1", "key_2"] {
+        let row = keys.make(&key(id), &secret(id, None)).await.unwrap();
+        tell("api-key", id, "issue", issued(&format!("ask_{id}"), row.expires_at)).await;
+        eventually("the secret counts", async || opens(&keys, id).await == Some(row.expires_at)).await;
+    }
+    let row = keys.add_secret("key_1", &secret("new", Some(600.0))).await.unwrap();
+    let overlap = row.overlap_until.unwrap();
+    let rotated = json!({ "prefix": "ask_new", "overlap_until": overlap, "expires_at": row.expires_at });
+    tell("api-key", "key_1", "rotate", rotated).await;
+    eventually("the new one counts", async || opens(&keys, "new").await == Some(row.expires_at)).await;
+    assert_eq!(opens(&keys, "key_1").await, Some(overlap));
+    tell("api-key", "key_2", "revoke", json!({ "reason": "revoked" })).await;
+    eventually("it is revoked", async || opens(&keys, "key_2").await.is_none()).await;
+
+    // Whoever made it is the last owner of a tenant, and erased.
+    tell("tenant", "tnt_1", "create", json!({ "name": "Acme", "owner": "usr_1" })).await;
+    tell("tenant", "tnt_1", "forget", json!({ "person": "usr_1" })).await;
+    eventually("it has ended", async || opens(&keys, "new").await.is_none()).await;
+    let stream = StreamName::new("tnt_1", "api-key", "key_1").unwrap();
+    let state = executor.inspect::<Keys>(&stream).await.unwrap().state;
+    assert_eq!(state, identity::key::State::Revoked);
+    stop.cancel();
+    running.await.unwrap();
+    executor.close().await;
 }

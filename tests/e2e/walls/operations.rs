@@ -6,7 +6,7 @@
 pub(super) enum Foreign {
     /// 403 or 404 with this code.
     Refused(&'static str),
-    /// It is about whoever asks: their account, or their own tenant.
+    /// It is about whoever asks, their account or their own tenant, and they get what its owner gets.
     Own,
 }
 use Foreign::{Own, Refused};
@@ -58,12 +58,26 @@ pub(super) const ALL: &[Operation] = &[
     of(("POST", "/v1/me/links/{provider}"), "/v1/me/links/google", "{}", Refused("unknown_provider"), 404),
     of(("DELETE", "/v1/me/links/{provider}"), "/v1/me/links/google", "", Refused("not_linked"), 404),
     at("POST", "/v1/auth/tenant", r#"{"tenant":"$tenant"}"#, Refused("not_a_member"), 200),
+    of(("POST", "/v1/me/links/{provider}"), "/v1/me/links/google", "", Own, 404),
+    of(("DELETE", "/v1/me/links/{provider}"), "/v1/me/links/google", "", Own, 404),
+    at("POST", "/v1/me/email", r#"{"email":"elsewhere@example.org","password":"$password"}"#, Own, 202),
+    // Whoever knows a device's code may let it in, as themselves; nobody has this one.
+    of(("GET", "/v1/auth/device/{user_code}"), "/v1/auth/device/$device", "", Own, 200),
+    at("POST", "/v1/auth/device/approve", r#"{"user_code":"BCDF-GHJK"}"#, Own, 422),
+    at("POST", "/v1/auth/device/deny", r#"{"user_code":"BCDF-GHJK"}"#, Own, 422),
+    at("POST", "/v1/auth/totp/setup", r#"{"password":"$password"}"#, Own, 200),
+    at("POST", "/v1/auth/totp/enable", r#"{"code":"000000"}"#, Own, 422),
+    at("POST", "/v1/auth/totp/disable", r#"{"code":"000000","password":"$password"}"#, Own, 409),
+    at("POST", "/v1/auth/totp/recovery-codes", r#"{"code":"000000"}"#, Own, 409),
+    at("POST", "/v1/me/password", r#"{"current":"$password","new":"staple my caravan twice"}"#, Own, 204),
 
     at("GET", "/v1/instances", "", OPERATORS, 403),
     at("GET", "/v1/projections", "", OPERATORS, 403),
     of(("POST", "/v1/projections/{name}/rebuild"), "/v1/projections/tenants/rebuild", "", OPERATORS, 403),
     of(("POST", "/v1/projections/{name}/rollback"), "/v1/projections/tenants/rollback", "", OPERATORS, 403),
     of(("POST", "/v1/projections/{name}/verify"), "/v1/projections/tenants/verify", "", OPERATORS, 403),
+    at("GET", "/v1/operate/signing-keys", "", OPERATORS, 403),
+    at("POST", "/v1/operate/signing-keys/rotate", "", OPERATORS, 403),
     at("GET", "/v1/parked", "", Own, 200),
     at("POST", "/v1/parked/retry", r#"{"id":"$parked"}"#, Refused("not_found"), 202),
     at("POST", "/v1/parked/skip", r#"{"id":"$parked","reason":"a test"}"#, Refused("not_found"), 202),
