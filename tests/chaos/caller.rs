@@ -24,6 +24,8 @@ const CONNECTIONS: usize = 8;
 /// The doors, and the ledger in which every try is written down.
 pub(crate) struct Callers {
     nats: Vec<async_nats::Client>,
+    /// In the platform's account, for looking at what came of it.
+    pub(crate) inside: async_nats::jetstream::Context,
     http: reqwest::Client,
     urls: Vec<String>,
     pub(crate) ledger: Ledger,
@@ -32,17 +34,20 @@ pub(crate) struct Callers {
 impl Callers {
     pub(crate) async fn connect(world: &World) -> Self {
         let address = world.stack.nats();
-        let one = |_| async {
-            let user = (address.user.clone().unwrap(), address.password.clone().unwrap());
-            let options = async_nats::ConnectOptions::with_user_and_password(user.0, user.1)
+        let tenants = address.tenants.as_ref().unwrap();
+        let connect = async |user: &str, password: &str| {
+            let options = async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
                 .request_timeout(Some(PATIENCE))
                 .custom_inbox_prefix("_INBOX.dev.dev")
                 .reconnect_delay_callback(|_| Duration::from_millis(50));
             options.connect(&address.url).await.unwrap()
         };
+        let one = |_| connect(&tenants.user, &tenants.password);
         let nats = stream::iter(0..CONNECTIONS).then(one).collect().await;
+        let inside = connect(address.user.as_ref().unwrap(), address.password.as_ref().unwrap()).await;
+        let inside = async_nats::jetstream::new(inside);
         let urls = world.airstreams.iter().map(|airstream| airstream.url.clone()).collect();
-        Self { nats, http: reqwest::Client::new(), urls, ledger: Ledger::default() }
+        Self { nats, inside, http: reqwest::Client::new(), urls, ledger: Ledger::default() }
     }
 
     pub(crate) fn nats(&self, who: u64) -> &async_nats::Client {

@@ -57,7 +57,7 @@ async fn collect(world: &World, driven: &Driven) -> Evidence {
 }
 
 async fn log(driven: &Driven) -> Vec<Message> {
-    let jetstream = async_nats::jetstream::new(driven.callers.nats(0).clone());
+    let jetstream = &driven.callers.inside;
     let stream = jetstream.get_stream("EVENTS").await.unwrap();
     let last = stream.cached_info().state.last_sequence;
     let config = pull::Config {

@@ -14,7 +14,7 @@ use crate::world::{World, comes};
 /// What is not at rest yet, one line each.
 async fn unrest(world: &World, driven: &Driven) -> Result<Vec<String>, String> {
     let failed = |error: &dyn std::fmt::Display| error.to_string();
-    let jetstream = async_nats::jetstream::new(driven.callers.nats(0).clone());
+    let jetstream = &driven.callers.inside;
     let mut found = Vec::new();
     for queue in ["COMMANDS", "TASKS"] {
         let stream = jetstream.get_stream(queue).await.map_err(|error| failed(&error))?;

@@ -33,10 +33,13 @@ impl World {
             Options { data_dir: folder.path().join("servers"), restarts_per_minute: usize::MAX, ..Options::default() };
         let stack = embedded::start(options, |_| {}).await.unwrap_or_else(|error| panic!("{error}"));
         let nats = stack.nats();
+        let tenants = nats.tenants.as_ref().unwrap();
         let environment = [
             ("AIRSTREAM__NATS__URL", nats.url.clone()),
             ("AIRSTREAM__NATS__USER", nats.user.clone().unwrap()),
             ("AIRSTREAM__NATS__PASSWORD", nats.password.clone().unwrap()),
+            ("AIRSTREAM__NATS__TENANTS_USER", tenants.user.clone()),
+            ("AIRSTREAM__NATS__TENANTS_PASSWORD", tenants.password.clone()),
             ("AIRSTREAM__POSTGRES__URL", stack.postgres().url.clone()),
             ("AIRSTREAM__DEVELOPMENT__TOKEN", TOKEN.to_owned()),
             ("AIRSTREAM__IDENTITY__MASTER_KEY", "dGhlLW1hc3Rlci1rZXktb2YtdGhlLXRlc3RzLTMyLWI=".to_owned()),
