@@ -1,5 +1,14 @@
 //! People: they register, sign in and out, and see what goes on in their name.
 
+mod addresses;
+mod crowds;
+mod devices;
+mod dump;
+mod passwords;
+mod second_factor;
+mod signing;
+mod tokens;
+
 use serde_json::{Value, json};
 use stories::eventually;
 

@@ -7,7 +7,8 @@ use futures::future::join_all;
 use kernel::Sealed;
 use projections::Database;
 use projections::identity::{
-    Claim, Codes, Credentials, Handles, Kind, NewCode, NewSession, OLD_AFTER_SECONDS, Pace, Refreshed, Sessions,
+    Approval, Claim, Codes, Credentials, Devices, Handles, Kind, NewCode, NewDevice, NewSession, OLD_AFTER_SECONDS,
+    Pace, Polled, Refreshed, Sessions,
 };
 use serde_json::json;
 use sqlx::AssertSqlSafe;
@@ -47,6 +48,17 @@ async fn of_many_who_want_a_name_at_once_one_gets_it() {
     assert_eq!(handles.claim(Kind::Email, b"ann", "usr_late").await.unwrap(), Claim::Ours);
     handles.release(Kind::Username, b"ann", "usr_late").await.unwrap();
     assert_eq!(handles.claim(Kind::Username, b"ann", "usr_late").await.unwrap(), held);
+    // Giving back what one had before leaves what one has, and what is being claimed.
+    for name in [b"ann2", b"ann3"] {
+        handles.claim(Kind::Username, name, owner).await.unwrap();
+    }
+    handles.hold(Kind::Username, b"ann2", owner).await.unwrap();
+    handles.release_others(Kind::Username, b"ann2", owner).await.unwrap();
+    assert_eq!(handles.holder(Kind::Username, b"ann").await.unwrap(), None);
+    assert_eq!(handles.holder(Kind::Username, b"ann2").await.unwrap().as_ref(), Some(owner));
+    let claimed = Claim::Claimed { person: owner.clone(), old: false };
+    assert_eq!(handles.claim(Kind::Username, b"ann3", "usr_late").await.unwrap(), claimed);
+    handles.claim(Kind::Username, b"ann", owner).await.unwrap();
     handles.release_all(owner).await.unwrap();
     assert_eq!(handles.claim(Kind::Username, b"ann", "usr_late").await.unwrap(), Claim::Ours);
 }
@@ -202,18 +214,18 @@ async fn whoever_guesses_is_slowed_down_also_by_many_instances() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_code_of_an_authenticator_and_no_recovery_code_works_twice() {
     let credentials = Credentials::new(&database().await);
+    let secret = sealed();
     credentials.enrol("usr_1", Some("hash")).await.unwrap();
     credentials.enrol("usr_1", Some("another")).await.unwrap();
-    assert!(!credentials.accept_totp("usr_1", &sealed(), 100, true).await.unwrap(), "there is no authenticator");
-    assert!(credentials.prepare_totp("usr_1", &sealed()).await.unwrap());
-    let secret = sealed();
+    assert!(!credentials.accept_totp("usr_1", &secret, 100, true).await.unwrap(), "there is no authenticator");
+    assert!(credentials.prepare_totp("usr_1", &secret).await.unwrap());
     let accepted = join_all((0..16).map(|_| credentials.accept_totp("usr_1", &secret, 100, true))).await;
     assert_eq!(accepted.into_iter().filter(|one| *one.as_ref().unwrap()).count(), 1);
-    assert!(!credentials.accept_totp("usr_1", &sealed(), 99, false).await.unwrap(), "an older code");
-    assert!(credentials.accept_totp("usr_1", &sealed(), 101, false).await.unwrap());
+    assert!(!credentials.accept_totp("usr_1", &secret, 99, false).await.unwrap(), "an older code");
+    assert!(credentials.accept_totp("usr_1", &secret, 101, false).await.unwrap());
     let other = Sealed { ct: "other".into(), ..sealed() };
     assert!(!credentials.accept_totp("usr_1", &other, 102, false).await.unwrap(), "a code of another authenticator");
-    assert!(!credentials.prepare_totp("usr_1", &sealed()).await.unwrap(), "one is in use");
+    assert!(!credentials.prepare_totp("usr_1", &secret).await.unwrap(), "one is in use");
 
     let digests: Vec<Vec<u8>> = (0..10_u8).map(|n| vec![n]).collect();
     assert_eq!(credentials.renew_codes("usr_1", &digests).await.unwrap(), Some(1));
@@ -226,20 +238,26 @@ async fn no_code_of_an_authenticator_and_no_recovery_code_works_twice() {
     assert_eq!(credentials.renew_codes("usr_1", &[vec![42]]).await.unwrap(), Some(2));
     assert!(!credentials.use_code("usr_1", &[4]).await.unwrap(), "a code of the old set");
     credentials.disable_totp("usr_1").await.unwrap();
-    assert!(!credentials.accept_totp("usr_1", &sealed(), 102, false).await.unwrap());
+    assert!(!credentials.accept_totp("usr_1", &secret, 102, false).await.unwrap());
     credentials.erase("usr_1").await.unwrap();
     assert_eq!(credentials.of("usr_1").await.unwrap(), None);
     assert_eq!(credentials.renew_codes("usr_1", &digests).await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_new_passwords_at_once_one_counts() {
-    let credentials = Credentials::new(&database().await);
+async fn of_two_new_passwords_at_once_one_counts_and_sessions_end_with_the_old_one() {
+    let database = database().await;
+    let (credentials, sessions) = (Credentials::new(&database), Sessions::new(&database, 600.0));
     credentials.enrol("usr_1", Some("first")).await.unwrap();
     let hashes: Vec<String> = (0..8).map(|n| format!("hash-{n}")).collect();
     let set = join_all(hashes.iter().map(|hash| credentials.set_password("usr_1", 1, hash, None))).await;
     assert_eq!(set.into_iter().filter(|one| one.as_ref().unwrap().is_some()).count(), 1);
     assert_eq!(credentials.of("usr_1").await.unwrap().unwrap().password_number, 2);
+    // Whoever has shown the old one opens nothing any more; whoever has shown the new one does.
+    let opening = |id: &str, number| NewSession { password_number: Some(number), ..session(id, "usr_1") };
+    assert!(!sessions.open(&opening("late", 1)).await.unwrap());
+    assert!(sessions.open(&opening("new", 2)).await.unwrap());
+    assert!(sessions.open(&opening("new", 2)).await.unwrap(), "the same again");
     // A better hash of the old password does not replace the new one.
     credentials.rehash("usr_1", "first", "first, better").await.unwrap();
     let known = credentials.of("usr_1").await.unwrap().unwrap().password_hash.unwrap();
@@ -247,4 +265,63 @@ async fn of_two_new_passwords_at_once_one_counts() {
     // Somebody who came by a provider.
     credentials.enrol("usr_2", None).await.unwrap();
     assert_eq!(credentials.set_password("usr_2", 0, "hash", None).await.unwrap(), Some(vec![]));
+    // Sessions end with the password, but the one in which it was changed.
+    sessions.open(&opening("other", 2)).await.unwrap();
+    let ended = credentials.set_password("usr_1", 2, "hash", Some("new")).await.unwrap();
+    assert_eq!(ended, Some(vec!["other".to_owned()]));
+    assert!(!sessions.open(&opening("other", 3)).await.unwrap(), "it has ended");
+    assert_eq!(sessions.holder("new").await.unwrap().as_deref(), Some("usr_1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_hears_what_one_person_has_decided_and_signs_in_once() {
+    let database = database().await;
+    let devices = Devices::new(&database);
+    let new = |device: &[u8], user_code: &[u8]| NewDevice {
+        device: device.to_vec(),
+        user_code: user_code.to_vec(),
+        about: b"wrapped".to_vec(),
+        lifetime_seconds: 60.0,
+        interval_seconds: 5,
+    };
+    assert!(devices.ask(&new(b"d1", b"u1")).await.unwrap());
+    assert!(!devices.ask(&new(b"d2", b"u1")).await.unwrap(), "two devices show the same code");
+    assert_eq!(devices.poll(b"d2").await.unwrap(), Polled::Unknown);
+    assert_eq!(devices.poll(b"d1").await.unwrap(), Polled::Pending { hasty: false });
+    assert_eq!(devices.poll(b"d1").await.unwrap(), Polled::Pending { hasty: true });
+    // It has ten seconds to wait now.
+    sql(&database, "UPDATE identity.devices SET polled_at = now() - interval '7 s'".into()).await;
+    assert_eq!(devices.poll(b"d1").await.unwrap(), Polled::Pending { hasty: true });
+
+    let people: Vec<Approval> = (0..16)
+        .map(|n| Approval {
+            person: format!("usr_{n}"),
+            session: format!("ses_{n}"),
+            amr: vec!["device".into()],
+            auth_time: "2026-11-20T18:30:05Z".parse().unwrap(),
+            tenant: None,
+            password_number: 1,
+        })
+        .collect();
+    let decided = join_all(people.iter().map(|person| devices.decide(b"u1", true, person))).await;
+    let winners: Vec<usize> = (0..16).filter(|n| *decided[*n].as_ref().unwrap()).collect();
+    let &[winner] = winners.as_slice() else { panic!("{} people have decided", winners.len()) };
+    assert_eq!(devices.show(b"u1").await.unwrap(), None);
+    let again = Approval { session: "ses_again".into(), ..people[winner].clone() };
+    assert!(devices.decide(b"u1", true, &again).await.unwrap(), "an answer got lost");
+    assert!(!devices.decide(b"u1", false, &again).await.unwrap(), "what is let in is not turned away");
+    for _ in 0..2 {
+        assert_eq!(devices.poll(b"d1").await.unwrap(), Polled::Approved(people[winner].clone()));
+    }
+    devices.used(b"d1").await.unwrap();
+    assert_eq!(devices.poll(b"d1").await.unwrap(), Polled::Unknown);
+
+    assert!(devices.ask(&new(b"d3", b"u3")).await.unwrap());
+    assert!(devices.decide(b"u3", false, &people[0]).await.unwrap());
+    assert_eq!(devices.poll(b"d3").await.unwrap(), Polled::Denied);
+    assert!(devices.ask(&new(b"d4", b"u4")).await.unwrap());
+    sql(&database, "UPDATE identity.devices SET expires_at = now() - interval '25 hours'".into()).await;
+    assert!(!devices.decide(b"u4", true, &people[0]).await.unwrap());
+    assert_eq!(devices.poll(b"d4").await.unwrap(), Polled::Expired);
+    assert_eq!(devices.sweep().await.unwrap(), 3);
 }

@@ -51,7 +51,7 @@ async fn keys(accounts: &Accounts) -> Result<Vec<SigningKey>, Fault> {
 }
 
 /// Lists the keys of access tokens whose signatures count.
-#[utoipa::path(get, path = "/v1/operate/signing-keys", tag = "operate", security(("token" = ["operate"])),
+#[utoipa::path(get, path = "/v1/operate/signing-keys", tag = "operations", security(("token" = ["operate"])),
     responses((status = 200, body = Page<SigningKey>), (status = 403, body = documents::Problem)))]
 async fn list(State(accounts): State<Accounts>) -> Result<Json<Page<SigningKey>>, Fault> {
     Ok(Json(Page { items: keys(&accounts).await?, next_cursor: None }))
@@ -61,7 +61,7 @@ async fn list(State(accounts): State<Accounts>) -> Result<Json<Page<SigningKey>>
 ///
 /// It is published at once and signs in five minutes, when everybody knows it. What those before it have signed counts until
 /// all of it has expired.
-#[utoipa::path(post, path = "/v1/operate/signing-keys/rotate", tag = "operate", security(("token" = ["operate"])),
+#[utoipa::path(post, path = "/v1/operate/signing-keys/rotate", tag = "operations", security(("token" = ["operate"])),
     responses((status = 201, body = Page<SigningKey>), (status = 403, body = documents::Problem)))]
 async fn rotate(State(accounts): State<Accounts>) -> Result<(StatusCode, Json<Page<SigningKey>>), Fault> {
     let kid = accounts.signing.rotate().await?;
