@@ -101,8 +101,10 @@ async fn doctor_tells_what_an_external_nats_does_not_promise() {
     let with = |doors: Vec<(&'static str, String)>| doctor(&[late.environment(), doors].concat()).1;
     let (callout, detail) = found(&with(without("CALLOUT")), "nats.callout");
     assert!(callout == "warn" && detail.contains("does not ask us"), "{detail}");
-    let other =
-        [without("SEED"), vec![("AIRSTREAM__NATS__CALLOUT_SEED", nats::Signer::fresh_seed().unwrap())]].concat();
+    let made = Stack::stopped().run(&["config", "nats-key", "--json"]).json();
+    let seed = made["callout_seed"].as_str().unwrap().to_owned();
+    assert_eq!(nats::Signer::new(&seed, "").unwrap().issuer(), made["issuer"].as_str().unwrap());
+    let other = [without("SEED"), vec![("AIRSTREAM__NATS__CALLOUT_SEED", seed)]].concat();
     let (callout, detail) = found(&with(other), "nats.callout");
     assert!(callout == "fail" && detail.contains("is the seed of A"), "{detail}");
     let other = [without("TENANTS_PASSWORD"), vec![("AIRSTREAM__NATS__TENANTS_PASSWORD", "guess".to_owned())]].concat();
