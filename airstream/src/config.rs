@@ -593,6 +593,6 @@ mod tests {
         config.executor.deadline_ms = 0;
         config.telemetry.otlp_endpoint = "localhost:4318".to_owned();
         config.telemetry.sample_ratio = 100.0;
-        assert_eq!(config.mistakes().len(), 12, "{:?}", config.mistakes());
+        assert_eq!(config.mistakes().len(), 11, "{:?}", config.mistakes());
     }
 }
