@@ -19,6 +19,9 @@ pub struct Database {
 /// owner waits for. Postgres ends such a session.
 pub(crate) const ABANDONED: (&str, &str) = ("idle_in_transaction_session_timeout", "5s");
 
+/// A connection that has not been used for so long is asked whether it is still one.
+const SILENT: Duration = Duration::from_secs(1);
+
 impl Database {
     /// Connects.
     ///
@@ -45,6 +48,17 @@ impl Database {
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(Duration::from_secs(5))
+            // A question before each question would double the way. Only a connection that has been silent for a while may
+            // have lost its server without anybody having noticed.
+            .test_before_acquire(false)
+            .before_acquire(|connection, about| {
+                Box::pin(async move {
+                    if about.idle_for > SILENT {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_with(options.clone())
             .await
             .map_err(Failure::attempting("connect to Postgres"))?;
