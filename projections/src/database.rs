@@ -42,7 +42,8 @@ impl Database {
             .application_name(name)
             // Never the default `"$user", public`: a role called like one of our schemas would look for the list of
             // applied migrations there, find none, and begin anew.
-            .options([("search_path", "public"), ABANDONED])
+            // And row-level security lets the platform see what it says that it is the platform for (`scoped.rs`).
+            .options([("search_path", "public"), ("airstream.scope", "platform"), ABANDONED])
             .log_slow_statements(log::LevelFilter::Warn, Duration::from_secs(2))
             .log_statements(log::LevelFilter::Trace);
         let pool = PgPoolOptions::new()

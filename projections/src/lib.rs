@@ -6,6 +6,7 @@
 //! **Invariant**: a projector sees only events. It has no clock and asks nobody, so that replaying gives the same rows.
 
 mod at_least;
+pub mod audit;
 pub mod backup;
 pub mod budgets;
 pub mod commits;
@@ -26,6 +27,7 @@ mod projector;
 mod rebuild;
 mod row;
 pub mod runs;
+mod scoped;
 mod snapshots;
 pub mod statements;
 pub mod status;
@@ -41,4 +43,5 @@ pub use leases::PgLeases;
 pub use migrate::{Migrated, MigrationState, migrate, migration_state, migrations};
 pub use projector::{CommitFacts, ProjectError, Projection, Projector, lease, run, schema};
 pub use rebuild::{Difference, Fold, Phase, Progress, RolledBack, rebuild, roll_back, verify};
+pub use scoped::Scoped;
 pub use snapshots::PgSnapshots;

@@ -32,6 +32,7 @@ pub fn migrations() -> Vec<(&'static str, &'static str, &'static str)> {
         "0010" "mail",
         "0011" "tenants",
         "0012" "gateway",
+        "0013" "audit",
     }
     .to_vec()
 }

@@ -37,7 +37,7 @@ use meter::Meter;
 pub use meter::{Phase, Progress};
 pub use rollback::{RolledBack, roll_back};
 
-pub(crate) use beside::{FOLD_LOCK, INDEXES, MARK, TERMINATE};
+pub(crate) use beside::{FOLD_LOCK, GUARDS, INDEXES, MARK, TERMINATE};
 pub(crate) use compare::KEY;
 pub(crate) use meter::{ENDED, STARTED, TICK};
 pub(crate) use rollback::{KEPT, MOVE, RESTORE, SHAPE_DIFFERS, UNPARK_ALL};

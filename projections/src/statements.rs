@@ -1,8 +1,8 @@
 //! Every statement of this crate, for the test that prepares them against the migrated schema.
 
 use crate::{
-    backup, budgets, commits, effects, examine, idempotency, identity, inbox, leases, lot, machinery, mail, rebuild,
-    runs, snapshots, status, tenants, workflows,
+    audit, backup, budgets, commits, effects, examine, idempotency, identity, inbox, leases, lot, machinery, mail,
+    rebuild, runs, scoped, snapshots, status, tenants, workflows,
 };
 
 /// Each statement with the schema that its unqualified names stand in.
@@ -27,6 +27,7 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("public", rebuild::TERMINATE),
         ("public", rebuild::MARK),
         ("public", rebuild::INDEXES),
+        ("public", rebuild::GUARDS),
         ("public", rebuild::KEY),
         ("public", rebuild::STARTED),
         ("public", rebuild::TICK),
@@ -66,6 +67,16 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("public", tenants::OF_PERSON),
         ("public", tenants::MEMBERS),
         ("public", tenants::INVITES),
+        ("audit_v1", audit::HEADS),
+        ("audit_v1", audit::JOIN),
+        ("audit_v1", audit::LEAVE),
+        ("audit_v1", audit::CONCERNED),
+        ("audit_v1", audit::INSERT),
+        ("audit_v1", audit::ROWS),
+        ("audit_v1", audit::CHAIN),
+        ("audit_v1", audit::WITHDRAW),
+        ("audit_v1", audit::BELONGED),
+        ("public", scoped::SCOPE),
         ("runs_v1", runs::LOAD_RUNS),
         ("runs_v1", runs::LOAD_STEPS),
         ("runs_v1", runs::STORE_RUNS),
@@ -111,10 +122,14 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         ("public", backup::OTHERS),
         ("public", backup::WORKED),
         ("public", backup::ALONE),
+        ("public", backup::GUARDED),
+        ("public", backup::REVOKED),
         ("public", backup::REACHED),
         ("public", backup::ADOPT),
     ];
+    all.extend(audit::STATEMENTS.iter().map(|statement| ("public", *statement)));
     all.extend(identity::STATEMENTS.iter().map(|statement| ("public", *statement)));
+    all.extend(identity::OWN_ROWS.iter().map(|(_, statement)| ("public", *statement)));
     all.extend(mail::STATEMENTS.iter().map(|statement| ("public", *statement)));
     all
 }

@@ -3,7 +3,8 @@
 use crate::Level;
 
 /// What routes, and the bus, ask for: the first word of a scope. `*` stands for all of them.
-pub const RESOURCES: &[&str] = &["commands", "events", "keys", "operations", "runs", "tenant", "work", "workflows"];
+pub const RESOURCES: &[&str] =
+    &["audit", "commands", "events", "keys", "operations", "runs", "tenant", "work", "workflows"];
 
 /// The level of a scope within a tenant, `<resource>:<level>`; `None`: it is none.
 #[must_use]

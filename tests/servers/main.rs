@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests report by panicking")]
 
 mod api_keys;
+mod audit;
 mod backup;
 mod bad_input;
 mod cluster;

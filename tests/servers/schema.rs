@@ -52,6 +52,7 @@ fn released_migrations_have_not_been_edited() {
         0009_identity 3ed8ae56717ec4f6
         0010_mail b4dd24cddc23411b
         0011_tenants a51dfbb21bfc1f1b
-        0012_gateway 57532f8f0ebd8b5a"#]]
+        0012_gateway 57532f8f0ebd8b5a
+        0013_audit 70188961497565a1"#]]
     .assert_eq(&found.join("\n"));
 }

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use gateway::{Known, Operations};
 use kernel::Position;
+use projections::audit::Audit;
 use projections::backup::refill;
 use projections::commits::Commits;
 use projections::inbox::Inbox;
@@ -32,6 +33,7 @@ fn each(visitor: &mut impl EachProjector) {
     visitor.visit::<Runs>();
     visitor.visit::<Inbox>();
     visitor.visit::<Tenants>();
+    visitor.visit::<Audit>();
 }
 
 struct Start<'a> {

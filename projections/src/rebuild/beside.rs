@@ -38,6 +38,28 @@ pub(crate) const INDEXES: &str = "
     FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = t.relnamespace
     WHERE n.nspname = $1 AND t.relkind = 'r' ORDER BY i.indexrelid";
 
+/// Who may see what of a schema, as statements that say the same of another one. `LIKE` does not copy it.
+pub(crate) const GUARDS: &str = "
+    WITH tables AS (
+        SELECT c.oid, format('%I.%I', $2::text, relname) AS name, relacl, relowner, relrowsecurity, relforcerowsecurity
+        FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = $1 AND relkind = 'r')
+    SELECT format('GRANT %s ON SCHEMA %I TO %s', privilege_type, $2::text, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END)
+    FROM pg_namespace CROSS JOIN aclexplode(nspacl) WHERE nspname = $1 AND grantee <> nspowner
+    UNION ALL
+    SELECT format('GRANT %s ON %s TO %s', privilege_type, name, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END)
+    FROM tables CROSS JOIN aclexplode(relacl) WHERE grantee <> relowner
+    UNION ALL
+    SELECT format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', name) FROM tables WHERE relrowsecurity
+    UNION ALL
+    SELECT format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', name) FROM tables WHERE relforcerowsecurity
+    UNION ALL
+    SELECT format('CREATE POLICY %I ON %s AS %s FOR %s TO %s %s %s', polname, name,
+        CASE WHEN polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+        CASE polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
+        (SELECT string_agg(CASE role WHEN 0 THEN 'PUBLIC' ELSE role::regrole::text END, ', ') FROM unnest(polroles) AS role),
+        'USING (' || pg_get_expr(polqual, polrelid) || ')', 'WITH CHECK (' || pg_get_expr(polwithcheck, polrelid) || ')')
+    FROM pg_policy JOIN tables ON tables.oid = polrelid";
+
 /// When so few commits are missing, the live projection may be held still for them.
 const HANDFUL: u64 = 100;
 /// How often to run after a live projection that goes on. We fold larger batches than it does, so each round is shorter.
@@ -120,7 +142,23 @@ impl<'a, P: Projector> Beside<'a, P> {
             projector: PhantomData,
         };
         beside.make_indexes(connection, true).await?;
+        beside.guard(connection).await?;
         Ok(beside)
+    }
+
+    /// Lets the same roles see the same rows as in the live schema, before there is one.
+    async fn guard(&mut self, connection: &mut PgConnection) -> Result<(), HandleError> {
+        let attempt = failed("guard the second schema");
+        let guards: Vec<String> = sqlx::query_scalar(GUARDS)
+            .bind(&self.live)
+            .bind(&self.name)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(&attempt)?;
+        for ddl in guards {
+            sqlx::raw_sql(AssertSqlSafe(ddl)).execute(&mut *connection).await.map_err(&attempt)?;
+        }
+        Ok(())
     }
 
     /// Keys are needed while rows are written, everything else is faster made at once afterwards. Names and definitions
