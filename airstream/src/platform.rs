@@ -15,9 +15,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::identity::caretaker::Caretaker;
 use ::identity::keeper::Keeper;
 use ::projections::commits::PgCommitIndex;
-use ::projections::mail::Outbox;
 use ::projections::{Database, PgEffects, PgSnapshots, migrate};
 use anyhow::Context;
 use gateway::{HttpOptions, Parts};
@@ -38,6 +38,7 @@ use crate::config::Config;
 use crate::roles::Roles;
 use bus::Bus;
 
+use self::identity::People;
 pub(crate) use self::projections::refills;
 pub(crate) use access::{READER, inbox, nats_doors, nats_users};
 pub(crate) use bus::{Callout, Tenants};
@@ -103,7 +104,7 @@ struct Doors<'a> {
     config: &'a Config,
     addresses: &'a Addresses,
     token: &'a str,
-    master: &'a MasterKey,
+    people: &'a People,
     connection: &'a Connection,
     log: &'a Arc<dyn Log>,
     work: &'a WorkDoor,
@@ -214,21 +215,33 @@ impl Platform {
         }
         let work = WorkQueue::new(connection.clone(), topology::TASKS);
         let work = WorkDoor::new(work, executor.clone(), Arc::clone(&routed), platform.doors.clone());
-        if roles.reactor {
+        let http = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let people = match (roles.api || roles.reactor, &secrets.master) {
+            (false, _) => None,
+            (true, None) => anyhow::bail!("doors and reactors need identity.master_key"),
+            (true, Some(master)) => {
+                let (database, commands) = (&database, &routed);
+                let ground =
+                    identity::Ground { config, master, database, executor: &executor, commands, log: &log, http };
+                Some(People::new(ground).await?)
+            }
+        };
+        if let Some(people) = people.as_ref().filter(|_| roles.reactor) {
             let tasks = Arc::new(Tasks::new(WorkQueue::new(connection.clone(), topology::TASKS)));
             let steps = Steps::new(executor.clone(), tasks).context("no HTTP client can be made")?;
             let store: Arc<dyn EffectStore> = Arc::new(PgEffects::new(database.clone()));
             let keeper = Keeper::new(&database, Arc::clone(&routed));
             platform.react(steps, &leases, &log, &store, &routed, config);
             platform.react(keeper, &leases, &log, &store, &routed, config);
+            platform.react(Caretaker::new(people.privacy.clone()), &leases, &log, &store, &routed, config);
             begun.push("reactor");
         }
-        if let Some(listener) = listener {
+        if let Some((listener, people)) = listener.zip(people.as_ref()) {
             let doors = Doors {
                 config,
                 addresses,
                 token: &secrets.token,
-                master: secrets.master.as_ref().context("the doors need identity.master_key")?,
+                people,
                 connection: &connection,
                 log: &log,
                 work: &work,
@@ -271,23 +284,10 @@ impl Platform {
     }
 
     async fn open_doors(&mut self, listener: TcpListener, doors: Doors<'_>) -> anyhow::Result<()> {
-        let Doors { config, addresses, token, master, connection, log, work, commands, leases } = doors;
+        let Doors { config, addresses, token, people, connection, log, work, commands, leases } = doors;
         let http = listener.local_addr()?;
-        let vault = identity::vault(&self.database, master);
-        let outbox = Outbox::new(&self.database, vault.clone());
-        let ground = identity::Ground {
-            config,
-            master,
-            database: &self.database,
-            executor: &self.executor,
-            commands,
-            log,
-            outbox: &outbox,
-            vault: &vault,
-            http,
-        };
-        let (accounts, access) = identity::start(ground, token, &self.consumer_tasks, &self.consumers).await?;
-        let mailbox = mail::start(config, &outbox, leases, &self.consumer_tasks, &self.consumers)?;
+        let access = people.start(config, token, log, &self.consumer_tasks, &self.consumers)?;
+        let mailbox = mail::start(config, &people.outbox, leases, &self.consumer_tasks, &self.consumers)?;
         let here: Arc<dyn Commands> = Arc::new(self.executor.clone());
         let for_peers = nats::serve_peers(connection, leases.instance(), here, self.doors.clone());
         self.door_tasks.spawn(for_peers.await.context("the door for other instances cannot open")?);
@@ -326,7 +326,8 @@ impl Platform {
             quotas: Arc::new(rest::Unmetered),
             services: [
                 workflows::routes::router(Arc::clone(commands), self.database.clone()),
-                ::identity::routes::router(accounts),
+                ::identity::routes::router(people.accounts.clone()),
+                ::identity::routes::privacy(people.privacy.clone()),
             ]
             .into_iter()
             .chain(mailbox)

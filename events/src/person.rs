@@ -28,6 +28,7 @@ facts! {
     SessionOpened = "person.session_opened", version 1;
     SessionEnded = "person.session_ended", version 1;
     RefreshReused = "person.refresh_reused", version 1;
+    ExportRequested = "person.export_requested", version 1;
     Erased = "person.erased", version 1;
 }
 
@@ -140,6 +141,13 @@ pub struct RefreshReused {
     pub origin: Sealed,
 }
 
-/// They asked to be forgotten, and their key was destroyed: what is sealed above cannot be read any more.
+/// They asked for everything that is stored about them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportRequested {
+    /// Which archive it will be.
+    pub export: String,
+}
+
+/// They asked to be forgotten. Their key is destroyed right after: what is sealed above cannot be read any more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Erased {}

@@ -4,6 +4,8 @@ mod api_keys;
 mod codes;
 mod credentials;
 mod devices;
+mod erasures;
+mod exports;
 mod handles;
 mod invites;
 mod keys;
@@ -14,6 +16,8 @@ pub use api_keys::{ApiKeyRow, ApiKeys, NewApiKey, NewSecret, Opens, SecretRow};
 pub use codes::{Codes, NewCode, Pace};
 pub use credentials::{Credentials, CredentialsRow};
 pub use devices::{Approval, Devices, NewDevice, Polled};
+pub use erasures::{Erasures, OWN_ROWS, Outcome, Remains};
+pub use exports::{EXPORT_SECONDS, ExportRow, Exports};
 pub use handles::{Claim, Handles, Kind, OLD_AFTER_SECONDS};
 pub use invites::{InviteKey, Invites};
 pub use keys::PgKeyring;
@@ -64,6 +68,24 @@ pub(crate) const STATEMENTS: &[&str] = &[
     devices::USED,
     devices::ERASE,
     devices::SWEEP,
+    erasures::INVITES,
+    erasures::KEYS,
+    erasures::TENANTS,
+    erasures::BEGIN,
+    erasures::FORGET_INVITES,
+    erasures::COUNT,
+    erasures::NOTE,
+    erasures::FINISH,
+    erasures::OUTCOME,
+    exports::ASK,
+    exports::WITHDRAW,
+    exports::KEEP,
+    exports::FAIL,
+    exports::GET,
+    exports::ARCHIVE,
+    exports::RECENT,
+    exports::KEYS,
+    exports::SWEEP,
     handles::CLAIM,
     handles::TAKE_OVER,
     handles::HOLD,

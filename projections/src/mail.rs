@@ -5,7 +5,7 @@ mod queue;
 
 use std::sync::Arc;
 
-use kernel::Problem;
+use kernel::{Problem, Sealed, Timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use sqlx::types::Json;
@@ -25,6 +25,8 @@ const NOBODY: &str = "outbox";
 pub(crate) const PUT: &str = "
     INSERT INTO mail.outbox (id, kind, about, content) VALUES ($1, $2, $3, $4)
     ON CONFLICT (id) DO NOTHING";
+pub(crate) const FOR_PERSON: &str = "
+    SELECT id, kind, content, created_at FROM mail.outbox WHERE about = $1 AND settled_at IS NULL ORDER BY created_at";
 pub(crate) const ERASE: &str = "DELETE FROM mail.outbox WHERE about = $1";
 
 /// A mail to one address.
@@ -42,6 +44,23 @@ pub struct Mail {
     pub text: String,
     /// The person whose key seals it and who takes it along when they are erased: the one that the address belongs to.
     pub about: Option<String>,
+}
+
+/// A mail that waits, as whoever it is for may see it.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub struct Unsent {
+    /// The one it was put with.
+    pub id: String,
+    /// What sort of mail it is.
+    pub kind: String,
+    /// The address.
+    pub to: String,
+    /// The subject.
+    pub subject: String,
+    /// The text.
+    pub text: String,
+    /// When it was put.
+    pub created_at: Timestamp,
 }
 
 /// Why a mail is not in the outbox.
@@ -112,6 +131,27 @@ impl Outbox {
         put.map_err(Failure::attempting("put a mail into the outbox"))?;
         self.put.notify_one();
         Ok(())
+    }
+
+    /// What waits to be sent to a person, opened.
+    ///
+    /// # Errors
+    /// [`MailError`].
+    pub async fn waiting_for(&self, person: &str) -> Result<Vec<Unsent>, MailError> {
+        let rows: Vec<(String, String, Json<Sealed>, Timestamp)> = sqlx::query_as(FOR_PERSON)
+            .bind(person)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(Failure::attempting("list somebody's mails"))?;
+        let mut mails = Vec::with_capacity(rows.len());
+        for (id, kind, Json(sealed), created_at) in rows {
+            let opened = self.vault.open(&sealed, FIELD).await.map_err(MailError::Vault)?;
+            let content = opened.text().and_then(|text| serde_json::from_str::<Content>(&text).ok());
+            if let Some(Content { to, subject, text }) = content {
+                mails.push(Unsent { id, kind, to, subject, text, created_at });
+            }
+        }
+        Ok(mails)
     }
 
     /// Forgets every mail about a person who is erased; what was not sent is not sent.

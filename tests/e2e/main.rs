@@ -9,6 +9,7 @@
 )]
 
 mod api_keys;
+mod audit;
 mod backup;
 mod bench;
 mod bus;
@@ -26,6 +27,7 @@ mod oauth;
 mod outage;
 mod people;
 mod poison;
+mod privacy;
 mod programs;
 mod rebuild;
 mod restart;

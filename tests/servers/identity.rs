@@ -8,7 +8,7 @@ use kernel::Sealed;
 use projections::Database;
 use projections::identity::{
     Approval, Claim, Codes, Credentials, Devices, Handles, Kind, NewCode, NewDevice, NewSession, OLD_AFTER_SECONDS,
-    Pace, Polled, Refreshed, Sessions,
+    OWN_ROWS, Pace, Polled, Refreshed, Sessions,
 };
 use serde_json::json;
 use sqlx::AssertSqlSafe;
@@ -324,4 +324,27 @@ async fn a_device_hears_what_one_person_has_decided_and_signs_in_once() {
     assert!(!devices.decide(b"u4", true, &people[0]).await.unwrap());
     assert_eq!(devices.poll(b"d4").await.unwrap(), Polled::Expired);
     assert_eq!(devices.sweep().await.unwrap(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_row_about_a_person_goes_with_them_or_there_is_a_reason() {
+    // What stays: who is a member, who owns a key and what happened are the history of tenants, and end there; the row of a
+    // destroyed key keeps another one from being made; an erasure says what was done.
+    const STAYS: [&str; 5] =
+        ["identity.api_keys", "identity.erasures", "identity.subject_keys", "airstream.effects", "airstream.parked"];
+    let database = database().await;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT DISTINCT n.nspname || '.' || c.relname
+         FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind = 'r' AND n.nspname IN ('airstream', 'identity', 'mail')
+             AND a.attname IN ('person', 'about', 'owner', 'subject') ORDER BY 1",
+    )
+    .fetch_all(database.pool())
+    .await
+    .unwrap();
+    assert!(tables.len() >= 10, "{tables:?}");
+    for table in tables.iter().filter(|table| !STAYS.contains(&table.as_str())) {
+        let gone = OWN_ROWS.iter().any(|(_, delete)| delete.starts_with(&format!("DELETE FROM {table} WHERE ")));
+        assert!(gone, "{table} is about people, and nothing of it is removed when one is erased: see OWN_ROWS");
+    }
 }

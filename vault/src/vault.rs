@@ -88,15 +88,7 @@ impl Vault {
     /// # Errors
     /// See [`VaultError`].
     pub async fn seal(&self, subject: &str, field: &str, text: &str) -> Result<Sealed, VaultError> {
-        let key = match self.cached(subject) {
-            Some(key) => key,
-            None => {
-                let fresh = self.0.master.wrap(subject, &random::<KEY_BYTES>());
-                let kept = self.0.keyring.get_or_keep(subject, fresh).await?;
-                let wrapped = kept.ok_or_else(|| VaultError::Erased { subject: subject.to_owned() })?;
-                self.unwrap(subject, field, &wrapped)?
-            }
-        };
+        let key = self.key(subject, field).await?;
         let context = context(subject, field);
         let nonce = key.nonce(&context, text.as_bytes());
         let sealed = key.seal(nonce, &context, text.as_bytes());
@@ -114,13 +106,7 @@ impl Vault {
     /// See [`VaultError`].
     pub async fn open(&self, sealed: &Sealed, field: &str) -> Result<Opened, VaultError> {
         let subject = sealed.sub.as_str();
-        let key = match self.cached(subject) {
-            Some(key) => key,
-            None => match self.0.keyring.get(subject).await? {
-                Some(wrapped) => self.unwrap(subject, field, &wrapped)?,
-                None => return Ok(Opened::Erased),
-            },
-        };
+        let Some(key) = self.known(subject, field).await? else { return Ok(Opened::Erased) };
         let opened = || {
             let nonce = URL_SAFE_NO_PAD.decode(&sealed.nonce).ok()?.try_into().ok()?;
             let bytes = URL_SAFE_NO_PAD.decode(&sealed.ct).ok()?;
@@ -128,6 +114,32 @@ impl Vault {
         };
         let text = (sealed.v == VERSION).then(opened).flatten();
         text.map(Opened::Text).ok_or_else(|| unreadable(subject, field))
+    }
+
+    /// As [`Vault::seal`], for what is no text: nonce and sealed bytes in one.
+    ///
+    /// # Errors
+    /// See [`VaultError`].
+    pub async fn seal_bytes(&self, subject: &str, field: &str, bytes: &[u8]) -> Result<Vec<u8>, VaultError> {
+        let key = self.key(subject, field).await?;
+        let context = context(subject, field);
+        let nonce = key.nonce(&context, bytes);
+        let mut sealed = nonce.to_vec();
+        sealed.extend(key.seal(nonce, &context, bytes));
+        Ok(sealed)
+    }
+
+    /// Opens what [`Vault::seal_bytes`] has sealed; `None`: its subject was erased.
+    ///
+    /// # Errors
+    /// See [`VaultError`].
+    pub async fn open_bytes(&self, subject: &str, field: &str, sealed: &[u8]) -> Result<Option<Vec<u8>>, VaultError> {
+        let Some(key) = self.known(subject, field).await? else { return Ok(None) };
+        let opened = || {
+            let (nonce, sealed) = sealed.split_first_chunk()?;
+            key.open(*nonce, &context(subject, field), sealed)
+        };
+        opened().map(Some).ok_or_else(|| unreadable(subject, field))
     }
 
     /// Destroys a subject's key: from now on nobody can open what is sealed with it.
@@ -143,6 +155,26 @@ impl Vault {
     /// Forgets what is held of a subject's key in memory: another instance has destroyed it.
     pub fn forget(&self, subject: &str) {
         self.cache().pop(subject);
+    }
+
+    /// A subject's key, made if there is none yet.
+    async fn key(&self, subject: &str, field: &str) -> Result<Key, VaultError> {
+        if let Some(key) = self.cached(subject) {
+            return Ok(key);
+        }
+        let fresh = self.0.master.wrap(subject, &random::<KEY_BYTES>());
+        let kept = self.0.keyring.get_or_keep(subject, fresh).await?;
+        let wrapped = kept.ok_or_else(|| VaultError::Erased { subject: subject.to_owned() })?;
+        self.unwrap(subject, field, &wrapped)
+    }
+
+    /// A subject's key, if it has one.
+    async fn known(&self, subject: &str, field: &str) -> Result<Option<Key>, VaultError> {
+        if let Some(key) = self.cached(subject) {
+            return Ok(Some(key));
+        }
+        let wrapped = self.0.keyring.get(subject).await?;
+        wrapped.map(|wrapped| self.unwrap(subject, field, &wrapped)).transpose()
     }
 
     fn unwrap(&self, subject: &str, field: &str, wrapped: &[u8]) -> Result<Key, VaultError> {
@@ -191,6 +223,22 @@ mod tests {
     #[tokio::test]
     async fn the_keyring_in_memory() {
         crate::contract::suite(&MemoryKeyring::default()).await;
+    }
+
+    #[tokio::test]
+    async fn bytes_are_sealed_like_texts() {
+        let (vault, ..) = vault();
+        let sealed = vault.seal_bytes("usr_1", "export", b"PK\x03\x04").await.unwrap();
+        assert_eq!(vault.open_bytes("usr_1", "export", &sealed).await.unwrap().unwrap(), b"PK\x03\x04");
+        let mut damaged = sealed.clone();
+        damaged[20] ^= 1;
+        for (field, bytes) in [("email", sealed.as_slice()), ("export", &damaged), ("export", &sealed[..5])] {
+            let refused = vault.open_bytes("usr_1", field, bytes).await;
+            assert!(matches!(refused, Err(VaultError::Unreadable { .. })), "{refused:?}");
+        }
+        vault.destroy("usr_1").await.unwrap();
+        assert_eq!(vault.open_bytes("usr_1", "export", &sealed).await.unwrap(), None);
+        assert!(matches!(vault.seal_bytes("usr_1", "export", b"x").await, Err(VaultError::Erased { .. })));
     }
 
     #[tokio::test]

@@ -36,10 +36,10 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &Arguments) -> Outcome
         listen::exactly(&config.http.bind)?;
     }
     let master = master_key::configured(&config)?;
-    if arguments.roles.api && master.is_none() {
-        return Err(Failure::usage("the doors need the master key, and identity.master_key is empty").hint(
+    if (arguments.roles.api || arguments.roles.reactor) && master.is_none() {
+        return Err(Failure::usage("doors and reactors need the master key, and identity.master_key is empty").hint(
             "set AIRSTREAM__IDENTITY__MASTER_KEY (make one with `head -c 32 /dev/urandom | base64`, and keep it: without \
-             it personal data cannot be read), or leave the role `api` out",
+             it personal data cannot be read), or leave the roles `api` and `reactor` out",
         ));
     }
     let secrets = Secrets { token: config.development.token.clone(), master };

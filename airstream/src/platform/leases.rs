@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use identity::caretaker::Caretaker;
 use identity::keeper::Keeper;
 use projections::{Database, PgLeases};
 use runtime::lease::{self, Leases};
@@ -31,6 +32,7 @@ pub(super) fn wants(config: &Config, roles: Roles, tenants: bool) -> Vec<String>
     if roles.reactor {
         wants.push(react::lease::<Steps>());
         wants.push(react::lease::<Keeper>());
+        wants.push(react::lease::<Caretaker>());
     }
     wants
 }

@@ -10,7 +10,8 @@ use super::{Content, FIELD, MailError, Outbox};
 use crate::Failure;
 
 /// Every statement of the outbox.
-pub(crate) const STATEMENTS: &[&str] = &[super::PUT, super::ERASE, CLAIM, SENT, FAILED, GIVEN_UP, WAITING, SWEEP];
+pub(crate) const STATEMENTS: &[&str] =
+    &[super::PUT, super::FOR_PERSON, super::ERASE, CLAIM, SENT, FAILED, GIVEN_UP, WAITING, SWEEP];
 
 // One that is being sent by somebody else is passed over, now by its lock and later by when it is due.
 pub(crate) const CLAIM: &str = "

@@ -25,7 +25,7 @@ mod tries;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kernel::{CommandId, Problem, Sealed, StreamName};
+use kernel::{CommandId, PrincipalId, Problem, Sealed, StreamName};
 use projections::Database;
 use projections::identity::{ApiKeys, Codes, Credentials, Devices, Handles, Invites, Sessions};
 use projections::mail::Outbox;
@@ -48,10 +48,12 @@ pub use invites::{InviteView, Invited};
 pub use login::{Credential, LoggedIn};
 pub use outside::{Arrived, Continuation};
 pub use profile::{Me, ProfileEdit};
+pub(crate) use proof::Enough;
 pub use proof::Proof;
 pub use register::Registration;
 pub use sessions::SessionView;
 pub use sweep::sweep;
+pub(crate) use tenancy::stream_of as tenant_stream;
 pub use tenants::{MemberView, TenantView};
 pub use totp::Setup;
 
@@ -200,8 +202,10 @@ impl Inner {
         id: &str,
     ) -> Result<Answer, Problem> {
         let body = serde_json::to_vec(body).map_err(|_| Problem::malformed("This cannot be written as JSON."))?;
-        let request = Request::internal(stream_of(person)?, command, body).with_id(CommandId::new(id)?);
-        self.commands.execute(request).await
+        let stream = stream_of(person)?;
+        // Who they are about is who did it: the audit says so.
+        let request = Request { principal: PrincipalId::new(person)?, ..Request::internal(stream, command, body) };
+        self.commands.execute(request.with_id(CommandId::new(id)?)).await
     }
 
     /// A person, as their own stream says now; `None`: never registered, or erased.

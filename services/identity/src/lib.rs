@@ -7,6 +7,7 @@
 pub mod access;
 pub mod accounts;
 pub mod api_key;
+pub mod caretaker;
 mod crypto;
 pub mod follow;
 pub mod keeper;
@@ -16,6 +17,7 @@ pub mod oauth;
 mod otp;
 pub mod password;
 pub mod person;
+pub mod privacy;
 mod recent;
 pub mod refresh;
 pub mod routes;

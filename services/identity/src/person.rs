@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use events::person::{
-    self, EmailChanged, EmailConfirmed, Erased, Event, IdentityLinked, IdentityUnlinked, PasswordChanged,
-    ProfileChanged, RecoveryCodesRenewed, RefreshReused, Registered, SessionEnded, SessionOpened, TotpDisabled,
-    TotpEnabled,
+    self, EmailChanged, EmailConfirmed, Erased, Event, ExportRequested, IdentityLinked, IdentityUnlinked,
+    PasswordChanged, ProfileChanged, RecoveryCodesRenewed, RefreshReused, Registered, SessionEnded, SessionOpened,
+    TotpDisabled, TotpEnabled,
 };
 use kernel::{Access, CommandSet, CommandSpec, Decider, Problem, Sealed, Stamp};
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,8 @@ pub enum Command {
     EndSessions(EndSessions),
     /// A refresh token came a second time.
     ReportReuse(RefreshReused),
+    /// They want everything that is stored about them.
+    RequestExport(ExportRequested),
     /// They are to be forgotten.
     Erase,
 }
@@ -117,6 +119,7 @@ impl CommandSet for Command {
         internal("end-session", "Records that a session is over."),
         internal("end-sessions", "Records that all sessions but one are over."),
         internal("report-reuse", "Records that a refresh token came twice, and ends its session."),
+        internal("request-export", "Records that they want everything that is stored about them."),
         internal("erase", "Records that they are forgotten."),
     ];
 
@@ -137,6 +140,7 @@ impl CommandSet for Command {
             "end-session" => kernel::object(body).map(Self::EndSession),
             "end-sessions" => kernel::object(body).map(Self::EndSessions),
             "report-reuse" => kernel::object(body).map(Self::ReportReuse),
+            "request-export" => kernel::object(body).map(Self::RequestExport),
             "erase" => nothing(Self::Erase),
             _ => Err(Problem::not_found(format!("A person knows no command `{name}`."))),
         }
@@ -191,6 +195,8 @@ pub struct Person {
     pub links: BTreeMap<String, Sealed>,
     /// Sessions that go on.
     pub sessions: BTreeSet<String>,
+    /// The archive that they asked for last.
+    pub last_export: Option<String>,
 }
 
 /// Why not.
@@ -326,6 +332,7 @@ fn decide(person: &Person, command: Command) -> Result<Vec<Event>, Refusal> {
                 vec![reused.into(), ended.into()]
             }
         },
+        Command::RequestExport(requested) => unless(person.last_export.as_ref() == Some(&requested.export), requested),
         Command::Erase => person.ended(None, "erased").chain([Erased {}.into()]).collect(),
     })
 }
@@ -363,6 +370,7 @@ impl Person {
             recovery_codes: 0,
             links: BTreeMap::new(),
             sessions: BTreeSet::new(),
+            last_export: None,
         }
     }
 
@@ -415,6 +423,7 @@ impl Person {
             Event::SessionEnded(ended) => {
                 self.sessions.remove(&ended.session);
             }
+            Event::ExportRequested(requested) => self.last_export = Some(requested.export.clone()),
         }
     }
 }

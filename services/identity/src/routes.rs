@@ -9,6 +9,7 @@ mod oauth;
 mod operate;
 mod page;
 mod password;
+mod privacy;
 mod tenants;
 mod token;
 mod totp;
@@ -23,6 +24,8 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::accounts::{Accounts, Proof};
 use crate::password::Password;
+
+pub use privacy::router as privacy;
 
 /// The routes, to be mounted behind the gateway.
 pub fn router(accounts: Accounts) -> OpenApiRouter {

@@ -54,6 +54,12 @@ pub(super) const ALL: &[Operation] = &[
     at("PATCH", "/v1/me", r#"{"locale":"en"}"#, Own, 200),
     at("GET", "/v1/me/sessions", "", Own, 200),
     of(("DELETE", "/v1/me/sessions/{id}"), "/v1/me/sessions/$session", "", Refused("not_found"), 204),
+    at("GET", "/v1/me/audit", "", Own, 200),
+    at("POST", "/v1/me/export", "", Own, 202),
+    of(("GET", "/v1/me/exports/{id}"), "/v1/me/exports/$export", "", Refused("not_found"), 200),
+    of(("GET", "/v1/me/exports/{id}/download"), "/v1/me/exports/$export/download", "", Refused("not_found"), 200),
+    at("GET", "/v1/audit", "", Own, 200),
+    at("GET", "/v1/audit/verify", "", Own, 200),
     // No provider is configured.
     of(("POST", "/v1/me/links/{provider}"), "/v1/me/links/google", "{}", Refused("unknown_provider"), 404),
     of(("DELETE", "/v1/me/links/{provider}"), "/v1/me/links/google", "", Refused("not_linked"), 404),
@@ -115,5 +121,6 @@ pub(super) const ALL: &[Operation] = &[
     of(("POST", "/v1/api-keys/{id}/rotate"), "/v1/api-keys/$key/rotate", "{}", Refused("unknown_key"), 200),
     of(("DELETE", "/v1/api-keys/{id}"), "/v1/api-keys/$key", "", Refused("unknown_key"), 200),
 
+    at("POST", "/v1/me/erase", r#"{"confirm":"erase olga@example.org"}"#, Refused("not_confirmed"), 409),
     at("DELETE", "/v1/me/sessions", "", Own, 200),
 ];

@@ -28,7 +28,7 @@ const MAIL: Pace = Pace { burst: 5, every_seconds: 300.0 };
 
 impl Inner {
     /// Counts a try to sign in as `who` from `from`.
-    pub(super) async fn count_try(&self, what: &str, who: &str, from: &Origin) -> Result<(), Problem> {
+    pub(crate) async fn count_try(&self, what: &str, who: &str, from: &Origin) -> Result<(), Problem> {
         self.count(&format!("{what} pair {who} {}", from.network()), PAIR).await?;
         self.count(&format!("{what} account {who}"), ACCOUNT).await?;
         self.count_from(what, from).await
@@ -40,7 +40,7 @@ impl Inner {
     }
 
     /// Whoever was right has not been guessing, at this place.
-    pub(super) async fn forgive(&self, what: &str, who: &str, from: &Origin) -> Result<(), Problem> {
+    pub(crate) async fn forgive(&self, what: &str, who: &str, from: &Origin) -> Result<(), Problem> {
         let pair = self.digests.attempt.digest(format!("{what} pair {who} {}", from.network()).as_bytes());
         Ok(self.codes.forgive(&pair).await?)
     }

@@ -163,6 +163,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         word().prop_map(|session| Command::EndSession(ended(&session, "logout"))),
         keep().prop_map(|keep| Command::EndSessions(EndSessions { keep, reason: "revoked".into() })),
         word().prop_map(|session| Command::ReportReuse(RefreshReused { session, origin: sealed("there") })),
+        word().prop_map(|export| Command::RequestExport(ExportRequested { export })),
         Just(Command::Erase),
     ]
 }
@@ -181,4 +182,20 @@ proptest! {
             erased |= state == State::Erased;
         }
     }
+}
+
+#[test]
+fn an_archive_is_asked_for_once_under_its_name() {
+    let request = |export: &str| ExportRequested { export: export.into() };
+    given::<People>([registered(PASSWORD).into()])
+        .when(Command::RequestExport(request("a")))
+        .then([request("a").into()])
+        .when(Command::RequestExport(request("a")))
+        .then_nothing()
+        .when(Command::RequestExport(request("b")))
+        .then([request("b").into()])
+        .when(Command::Erase)
+        .then([Erased {}.into()])
+        .when(Command::RequestExport(request("c")))
+        .then_rejected(Refusal::Erased);
 }
