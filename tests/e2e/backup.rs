@@ -103,7 +103,7 @@ fn signal(pid: u64, signal: Signal) {
 }
 
 impl Stack {
-    fn backup(&self, name: &str) -> PathBuf {
+    pub(crate) fn backup(&self, name: &str) -> PathBuf {
         let path = self.folder().join(name);
         let said = self.run(&["backup", "create", "--to", path.to_str().unwrap(), "--json"]);
         assert_eq!(said.code, 0, "{}", said.err);
@@ -111,16 +111,26 @@ impl Stack {
         path
     }
 
-    fn restore(&self, backup: &Path) {
+    pub(crate) fn restore(&self, backup: &Path) {
         let said = self.run(&["restore", backup.to_str().unwrap(), "--json"]);
         assert_eq!(said.code, 0, "{}", said.err);
         let done = said.json();
         assert!(done["old_log"].is_string() && done["old_log"] != done["new_log"], "{done}");
+        let (kept, wanted) = (self.folder().join("master.key"), self.data_dir().join("master.key"));
+        if kept.exists() {
+            assert!(
+                said.err.contains(&format!("put the master key of the old stack at {}", wanted.display())),
+                "{}",
+                said.err
+            );
+            std::fs::copy(kept, wanted).unwrap();
+        }
     }
 
-    /// Kills it and takes its disk away.
-    fn lose(&self) {
+    /// Kills it and takes its disk away. The master key is kept elsewhere, as it has to be.
+    pub(crate) fn lose(&self) {
         self.kill();
+        std::fs::copy(self.data_dir().join("master.key"), self.folder().join("master.key")).unwrap();
         let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
         // Its servers die with it, and may still be at their last write.
         while std::fs::remove_dir_all(self.data_dir()).is_err() {
@@ -314,7 +324,7 @@ async fn a_damaged_backup_is_found_and_refused() {
     };
     let files = std::fs::read_dir(&backup).unwrap().map(|file| file.unwrap().path());
     let files: Vec<PathBuf> = files.filter(|path| !path.ends_with("verified.json")).collect();
-    assert_eq!(files.len(), 8, "{files:?}");
+    assert_eq!(files.len(), 18, "{files:?}");
     for path in files {
         let whole = std::fs::read(&path).unwrap();
         if !whole.is_empty() {

@@ -15,8 +15,8 @@ use super::Context;
 use super::backup::{Folder, Servers};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::bytes;
-use crate::paths;
 use crate::up::invocation;
+use crate::{master_key, paths};
 use target::Target;
 
 /// The flags of `restore`.
@@ -79,6 +79,14 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &Arguments) -> Outcome
     if arguments.dry_run {
         console.say("nothing was changed");
     } else {
+        let wrapped = ["identity.subject_keys", "identity.signing_keys"];
+        let sealed = manifest.tables.iter().any(|table| wrapped.contains(&table.table.as_str()) && table.rows > 0);
+        if sealed && master_key::configured(&config)?.is_none() && !data_dir.join("master.key").exists() {
+            console.say(&format!(
+                "what is personal or secret in it is sealed: put the master key of the old stack at {} before the start",
+                data_dir.join("master.key").display()
+            ));
+        }
         console.say(&format!(
             "restored. Start it with `{} up`, or with `serve` where the servers are your own",
             invocation(&data_dir)

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
-use super::{ADOPT, ALONE, OTHERS, TABLES, Table, UNFINISHED, WORKED};
+use super::{ADOPT, ALONE, GUARDED, OTHERS, TABLES, Table, UNFINISHED, WORKED};
 use crate::{Database, Failure, machinery};
 
 /// What work has left in a database.
@@ -90,7 +90,7 @@ impl Restoring {
             }
             return Ok(None);
         }
-        let names: Vec<String> = TABLES.iter().map(|table| format!("airstream.{}", table.name)).collect();
+        let names: Vec<String> = TABLES.iter().map(Table::qualified).collect();
         let empty = format!("TRUNCATE {}", names.join(", "));
         sqlx::raw_sql(AssertSqlSafe(empty)).execute(&mut connection).await.map_err(failed)?;
         Ok(Some(Self(connection)))
@@ -117,7 +117,15 @@ impl Restoring {
     /// When the rows cannot be read or Postgres does not take them. Nothing of the table is there then.
     pub async fn fill(&mut self, table: &Table, mut rows: BoxStream<'_, io::Result<Bytes>>) -> Result<u64, Failure> {
         let failed = |error| Failure::attempting("copy a table in")(error);
-        let sql = table.copy_in();
+        // Postgres copies into no table whose rows it guards from us, but lets us insert.
+        let (name, columns) = (table.qualified(), table.columns);
+        let guarded: bool = sqlx::query_scalar(GUARDED).bind(&name).fetch_one(&mut self.0).await.map_err(failed)?;
+        let into = if guarded { "pg_temp.incoming" } else { name.as_str() };
+        if guarded {
+            let beside = format!("CREATE TEMPORARY TABLE incoming AS SELECT {columns} FROM {name} WITH NO DATA");
+            sqlx::raw_sql(AssertSqlSafe(beside)).execute(&mut self.0).await.map_err(failed)?;
+        }
+        let sql = format!("COPY {into} ({columns}) FROM STDIN");
         let mut copy = self.0.copy_in_raw(&sql).await.map_err(failed)?;
         while let Some(piece) = rows.next().await {
             match piece {
@@ -128,7 +136,12 @@ impl Restoring {
                 }
             }
         }
-        copy.finish().await.map_err(failed)
+        let count = copy.finish().await.map_err(failed)?;
+        if guarded {
+            let insert = format!("INSERT INTO {name} ({columns}) SELECT {columns} FROM {into}; DROP TABLE {into}");
+            sqlx::raw_sql(AssertSqlSafe(insert)).execute(&mut self.0).await.map_err(failed)?;
+        }
+        Ok(count)
     }
 
     /// Lets the checkpoints of the old log be those of the new one, and the database be used. Together: a platform sees both or

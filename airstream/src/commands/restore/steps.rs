@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow, bail};
 use nats::backup::{STREAMS, extent, load, remove};
 use nats::{Connection, JetStreamLog};
 use projections::Database;
-use projections::backup::{Restoring, Table, target, unfinished};
+use projections::backup::{Restoring, Table, forget, target, unfinished};
 use runtime::{Log, clock};
 
 use super::Done;
@@ -142,6 +142,11 @@ async fn copy_in(
     let log: Arc<dyn Log> = Arc::new(JetStreamLog::new(connection.clone()));
     let identity = log.identity().await?;
     let projections = refill(console, database, &log, &manifest.log.identity).await?;
+    // The tables are older than the log, or than what was destroyed since.
+    let erased = forget(database, &log).await.context("what was erased could not be destroyed again")?;
+    if erased > 0 {
+        console.say(&format!("{erased} people were erased: their keys are destroyed again"));
+    }
     Ok(Done { log: Some(identity), projections })
 }
 
