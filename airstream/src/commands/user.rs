@@ -94,7 +94,7 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Verb) -> Outcome {
     match verb {
         Verb::Ls(page) => {
             let found = client.get(&format!("{}/members", tenant(&client).await?), &page.query()).await?;
-            print_page(console, &found, &["id", "name", "email", "role", "joined_at"], "nobody")
+            print_page(console, &found, &["person", "name", "email", "role", "joined_at"], "nobody")
         }
         Verb::Invite { email, role } => {
             let body = json!({ "email": email, "role": role.word() });
