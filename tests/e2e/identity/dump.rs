@@ -52,7 +52,7 @@ async fn neither_rows_nor_messages_say_who_anybody_is_or_let_anybody_in() {
     let change = json!({ "email": "tapir@giraffe.example", "password": PASSWORD });
     person.http.json("POST", "/v1/me/email", Some(change), 202).await;
     secrets.push(people.mailbox.letter("tapir@giraffe.example", "Confirm your new").await.word("aco_"));
-    let setup = person.http.json("POST", "/v1/auth/totp/setup", Some(json!({})), 200).await;
+    let setup = person.http.json("POST", "/v1/auth/totp/setup", Some(json!({ "password": PASSWORD })), 200).await;
     secrets.push(setup["secret"].as_str().unwrap().to_owned());
     let device = people.post("/v1/auth/device", json!({ "client_name": "tapir's fridge" }), 200).await;
     for name in ["device_code", "user_code"] {

@@ -38,12 +38,13 @@ fn enabled_already() -> Problem {
 }
 
 impl Accounts {
-    /// Begins with an authenticator. Nothing is asked for until [`Accounts::enable_totp`].
+    /// Begins with an authenticator. Nothing is asked for until [`Accounts::enable_totp`]. A session that was left open is not
+    /// enough: whoever sets one up keeps everybody out who has no code of it, also its owner.
     ///
     /// # Errors
     /// 403 as [`Proof`] is not enough, 409 `totp_enabled`, 429, 503.
     pub async fn set_up_totp(&self, person: &str, proof: Proof, from: &Origin) -> Result<Setup, Problem> {
-        self.prove(person, proof, Enough::Fresh, from).await?;
+        self.prove(person, proof, Enough::Password, from).await?;
         let found = self.existing(person).await?;
         let secret = Secret::generate();
         let sealed = self.seal(person, FIELD, &secret.to_text()).await?;

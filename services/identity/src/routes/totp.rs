@@ -23,7 +23,7 @@ pub(super) fn router() -> OpenApiRouter<Accounts> {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SetUp {
-    /// Needed ten minutes after signing in.
+    /// Who has none needs to have signed in within ten minutes.
     #[schema(value_type = Option<String>, format = Password, example = "correct horse battery")]
     password: Option<Password>,
 }
