@@ -32,6 +32,13 @@ pub(crate) fn derived_secret(prefix: &str, digester: &Digester, text: &str) -> S
     format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes))
 }
 
+/// An id that follows from a text, as only we can tell: nobody finds out by trying whose it is.
+pub(crate) fn derived_id(prefix: &str, digester: &Digester, text: &str) -> String {
+    let digest = digester.digest(text.as_bytes());
+    let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("{prefix}{hex}")
+}
+
 /// Bytes that nobody can guess.
 pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
@@ -104,5 +111,25 @@ impl Verifier<Vec<u8>> for RingVerifier {
 impl JwtVerifier for RingVerifier {
     fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vault::MasterKey;
+
+    #[test]
+    fn an_id_that_follows_from_a_text_follows_from_the_key_as_well() {
+        let digester = || MasterKey::parse(&MasterKey::generate()).expect("a key").digester("derived secret");
+        let (ours, theirs) = (digester(), digester());
+        let text = "person k ann@example.org";
+        let id = derived_id("usr_", &ours, text);
+        assert_eq!(id, derived_id("usr_", &ours, text));
+        assert_eq!(id.len(), "usr_".len() + 32);
+        for other in [derived_id("usr_", &theirs, text), runtime::clock::derived_id("usr_", text)] {
+            assert_ne!(id, other, "whoever knows an address finds its person");
+        }
+        assert_ne!(id, derived_id("usr_", &ours, "person k bob@example.org"));
     }
 }

@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Accounts, Inner};
+use crate::crypto;
 use crate::names::{Email, Username};
 use crate::password::Password;
 use crate::person::{PASSWORD, Register};
@@ -65,7 +66,9 @@ impl Inner {
     async fn enter(&self, wanted: &Registration, hash: &str) -> Result<(), Problem> {
         let email = self.handle(Kind::Email, wanted.email.normal());
         let person = match &wanted.key {
-            Some(key) => clock::derived_id("usr_", &format!("{key} {}", wanted.email.normal())),
+            Some(key) => {
+                crypto::derived_id("usr_", &self.digests.derived, &format!("person {key} {}", wanted.email.normal()))
+            }
             None => clock::fresh_id("usr_"),
         };
         if let Err(holder) = self.claim(Kind::Email, &email, &person).await? {
@@ -122,7 +125,7 @@ impl Inner {
         if !self.may_mail(email.normal()).await? {
             return Ok(());
         }
-        let code = crate::crypto::secret("aco_");
+        let code = crypto::secret("aco_");
         let kept = NewCode {
             digest: self.digests.code.digest(code.as_bytes()),
             purpose: CONFIRM,
