@@ -1,7 +1,9 @@
 //! How often something may be tried that can be guessed, or that sends mail to people.
 //!
-//! Nobody can lock somebody else out: one's own address has tries of its own for each account. Only an attack from many
-//! addresses on one account slows that account down for everybody.
+//! From one place nobody keeps somebody out elsewhere: every network has tries of its own for each account. Whoever attacks one
+//! account from many networks does keep its owner from signing in by password, for as long as the attack goes on; a reset by
+//! mail begins the count anew. What that owner has open goes on, and providers let in as before. Whoever shares a network with
+//! a guesser shares its tries, too.
 
 use kernel::Problem;
 use projections::identity::Pace;
