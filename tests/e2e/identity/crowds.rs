@@ -155,3 +155,39 @@ async fn guessing_is_slowed_down_for_the_guesser_and_going_on_with_a_session_cha
     assert_eq!(send(&people.http, "/v1/auth/password/reset", reset, Some("203.0.113.7")).await.0, 200);
     assert_eq!(guess("ann", "staple my caravan twice", "203.0.113.7").await.0, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_make_us_send_to_an_address_keeps_no_mail_from_its_owner_and_tells_nobody_of_it() {
+    let stack = Stack::up(&[]);
+    let people = People::of(&stack);
+    let bob = people.join("bob").await;
+    let olga = people.join("olga").await;
+    let tenant = olga.create_tenant("Acme").await;
+    let olga = olga.within(&tenant).await;
+    let register = json!({ "email": bob.email, "password": PASSWORD });
+    for _ in 0..7 {
+        people.post("/v1/auth/register", register.clone(), 202).await;
+    }
+    let told = people.mailbox.wait_for(&bob.email, "You have an account already", 5).await;
+    people.post("/v1/auth/password/forgot", json!({ "email": bob.email }), 202).await;
+    people.mailbox.letter(&bob.email, "Set a new password").await;
+    let now = people.mailbox.wait_for(&bob.email, "You have an account already", 5).await;
+    assert_eq!((told.len(), now.len()), (5, 5), "nobody is mailed without end");
+
+    // Whether an invitation goes out says nothing about who asked for what, nor whether there is an account.
+    let mut answers = Vec::new();
+    for email in [bob.email.as_str(), "nobody@example.org"] {
+        for _ in 0..6 {
+            people.post("/v1/auth/password/forgot", json!({ "email": email }), 202).await;
+        }
+        let path = format!("/v1/tenants/{tenant}/invites");
+        let mut statuses = Vec::new();
+        for _ in 0..6 {
+            let body = json!({ "email": email, "role": "viewer" });
+            let answer = olga.http.request("POST", &path).json(&body).send().await.unwrap();
+            statuses.push(answer.status().as_u16());
+        }
+        answers.push(statuses);
+    }
+    assert_eq!(answers, [[201, 201, 201, 201, 201, 429], [201, 201, 201, 201, 201, 429]]);
+}

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::proof::{Enough, Proof};
 use super::register::{CONFIRM, on_the_beat};
+use super::tries::Reason;
 use super::{Accounts, Inner};
 use crate::names::Email;
 
@@ -95,7 +96,7 @@ impl Inner {
     }
 
     async fn send_change(&self, person: &str, email: &Email) -> Result<(), Problem> {
-        if !self.may_mail(email.normal()).await? {
+        if !self.may_mail(Reason::Change, email.normal()).await? {
             return Ok(());
         }
         let code = crate::crypto::secret("aco_");

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::email::{CHANGE, invalid_code};
 use super::proof::wrong_password;
 use super::register::on_the_beat;
+use super::tries::Reason;
 use super::{Accounts, Inner};
 use crate::names::Email;
 use crate::password::Password;
@@ -115,11 +116,12 @@ impl Accounts {
 
 impl Inner {
     async fn send_reset(&self, email: &Email) -> Result<(), Problem> {
+        let may_mail = self.may_mail(Reason::Forgot, email.normal()).await?;
         let digest = self.handle(Kind::Email, email.normal());
         let Some(person) = self.handles.holder(Kind::Email, &digest).await? else { return Ok(()) };
         let Some(found) = self.person(&person).await? else { return Ok(()) };
         // An address that somebody had before opens nothing any more, though it may not have been given back yet.
-        if self.current(&found, Kind::Email).await?.as_ref() != Some(&digest) || !self.may_mail(email.normal()).await? {
+        if self.current(&found, Kind::Email).await?.as_ref() != Some(&digest) || !may_mail {
             return Ok(());
         }
         let code = crate::crypto::secret("apw_");

@@ -11,6 +11,7 @@ use runtime::clock;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::tries::Reason;
 use super::{Accounts, Inner};
 use crate::crypto;
 use crate::names::{Email, Username};
@@ -111,7 +112,7 @@ impl Inner {
         match self.person(holder).await? {
             // Whoever did not confirm yet has lost the mail, probably.
             Some(person) if !person.email_confirmed => self.send_confirmation(holder, email, false).await,
-            Some(_) if self.may_mail(email.normal()).await? => {
+            Some(_) if self.may_mail(Reason::AccountExists, email.normal()).await? => {
                 let text = "Somebody tried to register an Airstream account with this address. It has one already.\n\n\
                             If it was you: log in, or ask for a new password. If it was not, there is nothing to do.\n";
                 self.mail(holder, email.typed(), "account-exists", "You have an account already", text).await
@@ -122,7 +123,7 @@ impl Inner {
 
     /// Sends a code that shows that the address is theirs.
     pub(super) async fn send_confirmation(&self, person: &str, email: &Email, lost: bool) -> Result<(), Problem> {
-        if !self.may_mail(email.normal()).await? {
+        if !self.may_mail(Reason::Registered, email.normal()).await? {
             return Ok(());
         }
         let code = crypto::secret("aco_");

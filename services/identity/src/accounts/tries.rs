@@ -5,6 +5,8 @@
 //! mail begins the count anew. What that owner has open goes on, and providers let in as before. Whoever shares a network with
 //! a guesser shares its tries, too.
 
+use std::fmt;
+
 use kernel::Problem;
 use projections::identity::Pace;
 use rest::Origin;
@@ -25,8 +27,39 @@ const ADDRESS: Pace = Pace { burst: 100, every_seconds: 1.0 };
 const INVITES: Pace = Pace { burst: 50, every_seconds: 60.0 };
 /// Tenants that one person makes.
 const TENANTS: Pace = Pace { burst: 20, every_seconds: 3_600.0 };
-/// Mail to one address.
+/// Mail of one sort to one address.
 const MAIL: Pace = Pace { burst: 5, every_seconds: 300.0 };
+
+/// Why a mail goes to an address. Each has a budget of its own: what others can make us send uses up nothing that the owner of
+/// the address waits for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reason<'a> {
+    /// Somebody registered with it.
+    Registered,
+    /// Somebody registered with it once more, or asked for the code again, and nobody has confirmed it yet.
+    Unconfirmed,
+    /// Somebody registered with it, and it has an account.
+    AccountExists,
+    /// Somebody forgot their password.
+    Forgot,
+    /// Somebody wants it to be theirs from now on.
+    Change,
+    /// This tenant invites them. What another tenant did is not told.
+    Invited(&'a str),
+}
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registered => f.write_str("registered"),
+            Self::Unconfirmed => f.write_str("unconfirmed"),
+            Self::AccountExists => f.write_str("account-exists"),
+            Self::Forgot => f.write_str("forgot"),
+            Self::Change => f.write_str("change"),
+            Self::Invited(tenant) => write!(f, "invited {tenant}"),
+        }
+    }
+}
 
 impl Inner {
     /// Counts a try to sign in as `who` from `from`.
@@ -73,9 +106,10 @@ impl Inner {
         Ok(self.codes.forgive(&account).await?)
     }
 
-    /// Whether another mail may go to an address. Nobody is told: there may be no account.
-    pub(super) async fn may_mail(&self, address: &str) -> Result<bool, Problem> {
-        let digest = self.digests.attempt.digest(format!("mail {address}").as_bytes());
+    /// Whether another mail may go to an address. Nobody is told: there may be no account. It is asked before anybody looks
+    /// whether there is one, so that what is left tells nothing about that either.
+    pub(super) async fn may_mail(&self, reason: Reason<'_>, address: &str) -> Result<bool, Problem> {
+        let digest = self.digests.attempt.digest(format!("mail {reason} {address}").as_bytes());
         Ok(self.codes.attempt(&digest, MAIL).await?.is_ok())
     }
 
@@ -87,10 +121,10 @@ impl Inner {
     /// Counts an invitation of a tenant to an address. Whether there is an account does not matter, so they may hear of it.
     pub(super) async fn count_invite(&self, tenant: &str, address: &str) -> Result<(), Problem> {
         self.count(&format!("invite {tenant}"), INVITES).await?;
-        match self.may_mail(address).await? {
+        match self.may_mail(Reason::Invited(tenant), address).await? {
             true => Ok(()),
             false => {
-                let detail = "Too many mails have gone to this address; wait some minutes.";
+                let detail = "This tenant has sent too many invitations to this address; wait some minutes.";
                 Err(Problem::new(429, "too_many_tries", detail).retry_after(300_000))
             }
         }
