@@ -96,3 +96,40 @@ async fn a_change_that_was_interrupted_holds_no_name_for_ever() {
     assert_eq!(problem["code"], "username_taken");
     assert_eq!(people.log_in("wanted").await.id, cy.id);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_that_was_interrupted_says_so_and_leaves_neither_address_nor_name_to_nobody() {
+    let stack = Stack::up(&[]);
+    let people = People::of(&stack);
+    let mut postgres = stack.postgres().await;
+    let ann = json!({ "email": "ann@example.org", "username": "ann", "password": PASSWORD });
+    people.post("/v1/auth/register", ann, 202).await;
+    // As if it had been interrupted after the event: nothing is held yet.
+    let unheld = "UPDATE identity.handles SET held = false";
+    sqlx::query(unheld).execute(&mut postgres).await.unwrap();
+    people.confirm("ann@example.org").await;
+    assert_eq!(people.log_in("ann").await.id, people.log_in("ann@example.org").await.id);
+    // And whoever comes by another password.
+    people.post("/v1/auth/password/forgot", json!({ "email": "ann@example.org" }), 202).await;
+    let code = people.mailbox.letter("ann@example.org", "Set a new password").await.word("apw_");
+    sqlx::query(unheld).execute(&mut postgres).await.unwrap();
+    people.post("/v1/auth/password/reset", json!({ "code": code, "password": PASSWORD }), 200).await;
+    assert_eq!(people.log_in("ann").await.id, people.log_in("ann@example.org").await.id);
+
+    // As if another one had been interrupted before the event.
+    let bob = json!({ "email": "bob@example.org", "password": PASSWORD });
+    people.post("/v1/auth/register", bob.clone(), 202).await;
+    people.mailbox.letter("bob@example.org", "Confirm your e-mail address").await;
+    let orphan = "UPDATE identity.handles SET person = 'usr_interrupted', held = false, claimed_at = now()
+                  WHERE person = (SELECT person FROM identity.handles ORDER BY claimed_at DESC LIMIT 1)";
+    sqlx::query(orphan).execute(&mut postgres).await.unwrap();
+    let problem = people.post("/v1/auth/register", bob.clone(), 429).await;
+    assert_eq!(problem["code"], "busy", "a mail is promised that does not come: {problem}");
+    let later =
+        "UPDATE identity.handles SET claimed_at = now() - interval '2 minutes' WHERE person = 'usr_interrupted'";
+    sqlx::query(later).execute(&mut postgres).await.unwrap();
+    people.post("/v1/auth/register", bob, 202).await;
+    let second = people.mailbox.wait_for("bob@example.org", "Confirm your e-mail address", 2).await.pop().unwrap();
+    people.post("/v1/auth/verify-email", json!({ "code": second.word("aco_") }), 200).await;
+    people.log_in("bob@example.org").await;
+}

@@ -44,7 +44,8 @@ impl Accounts {
         let person = found.and_then(|(person, _)| person).ok_or_else(invalid_code)?;
         let id = format!("{person}.confirm-email.{}", hex(&digest));
         // First what may be done twice: a code that is spent for nothing would have to be asked for again.
-        self.record(&person, "confirm-email", &serde_json::json!({}), &id).await?;
+        self.record(&person, "confirm-email", &json!({}), &id).await?;
+        self.settle_names(&person).await?;
         self.codes.take(&digest, CONFIRM).await?;
         Ok(())
     }
@@ -76,6 +77,13 @@ impl Accounts {
 }
 
 impl Inner {
+    /// Whoever registered and was interrupted just then may hold nothing yet of what their stream says is theirs; and nobody
+    /// signs in by what is not held.
+    pub(super) async fn settle_names(&self, person: &str) -> Result<(), Problem> {
+        self.settle(person, Kind::Email).await?;
+        self.settle(person, Kind::Username).await
+    }
+
     async fn send_again(&self, email: &Email) -> Result<(), Problem> {
         let digest = self.handle(Kind::Email, email.normal());
         let Some(person) = self.handles.holder(Kind::Email, &digest).await? else { return Ok(()) };

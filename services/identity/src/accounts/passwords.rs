@@ -65,6 +65,7 @@ impl Accounts {
         self.record_password(&person, number + 1, "reset", None).await?;
         let id = format!("{person}.confirm-email.{}", super::email::hex(&digest));
         self.record(&person, "confirm-email", &json!({}), &id).await?;
+        self.settle_names(&person).await?;
         self.forgive_login(&found, from).await?;
         self.tell_of_password(&person, number + 1).await?;
         Ok(self.codes.void(&person, RESET).await?)

@@ -108,8 +108,13 @@ impl Inner {
     }
 
     /// The address has an account: its owner hears of it, nobody else does.
+    ///
+    /// # Errors
+    /// 429 `busy` while nobody can say whether it has one: somebody is registering with it, or was interrupted, and then it is free a
+    /// minute later.
     pub(super) async fn tell_holder(&self, holder: &str, email: &Email) -> Result<(), Problem> {
         match self.person(holder).await? {
+            None => Err(Problem::busy("This address cannot be registered right now; try again.", 5_000)),
             // Whoever did not confirm yet has lost the mail, probably.
             Some(person) if !person.email_confirmed => self.send_confirmation(holder, email, false).await,
             Some(_) if self.may_mail(Reason::AccountExists, email.normal()).await? => {
