@@ -5,6 +5,7 @@ mod crowds;
 mod devices;
 mod dump;
 mod passwords;
+mod registering;
 mod second_factor;
 mod signing;
 mod tokens;

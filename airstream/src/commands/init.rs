@@ -17,6 +17,10 @@ use crate::output::field;
 
 /// How long a mail may take into the mailbox of a local stack.
 const MAIL_PATIENCE: Duration = Duration::from_secs(10);
+/// How codes begin that confirm an address.
+const CONFIRM: &str = "aco_";
+/// How codes begin by which a password is chosen anew.
+const RESET: &str = "apw_";
 
 /// The flags of `init`.
 #[derive(Debug, Clone, clap::Args)]
@@ -84,10 +88,13 @@ async fn enter(context: &Context<'_>, client: &Client, arguments: &Arguments) ->
     match with_password(console, client, &email, &password, None).await {
         Ok(answer) => return signed_in(context, client, answer, None).await,
         // The server does not tell whether there is an account; a registration with a known address changes nothing.
-        Err(failure) if matches!(failure.code(), Some("invalid_credentials" | "email_not_confirmed")) => {}
+        Err(failure) if failure.code() == Some("invalid_credentials") => {
+            client.open_post("/v1/auth/register", &json!({ "email": email, "password": password })).await?;
+        }
+        // This is who registered. To do so once more would make the code of their mail worthless.
+        Err(failure) if failure.code() == Some("email_not_confirmed") => {}
         Err(failure) => return Err(failure),
     }
-    client.open_post("/v1/auth/register", &json!({ "email": email, "password": password })).await?;
     console.say(&format!("a mail to {email} has a code that confirms the address"));
     let code = match client.target() {
         Target::Local { data_dir, .. } => code_in(&data_dir.join("mailbox"), &email).await,
@@ -104,7 +111,12 @@ async fn enter(context: &Context<'_>, client: &Client, arguments: &Arguments) ->
                 .hint("confirm with `airstream login --confirm CODE`, and run `airstream init` again"));
         }
     };
-    client.open_post("/v1/auth/verify-email", &json!({ "code": code })).await?;
+    // Somebody has registered with this address before and not confirmed it: the password is set anew, and confirms it.
+    if code.trim().starts_with(RESET) {
+        client.open_post("/v1/auth/password/reset", &json!({ "code": code, "password": password })).await?;
+    } else {
+        client.open_post("/v1/auth/verify-email", &json!({ "code": code })).await?;
+    }
     let answer =
         with_password(console, client, &email, &password, None).await.map_err(|failure| match failure.code() {
             Some("invalid_credentials") => {
@@ -125,7 +137,8 @@ async fn code_in(mailbox: &Path, email: &str) -> Option<String> {
             let Ok(text) = std::fs::read_to_string(path) else { continue };
             let to = text.lines().find_map(|line| line.strip_prefix("To:")).unwrap_or_default();
             if to.trim().eq_ignore_ascii_case(email)
-                && let Some(code) = text.split_whitespace().find(|word| word.starts_with("aco_"))
+                && let Some(code) =
+                    text.split_whitespace().find(|word| word.starts_with(CONFIRM) || word.starts_with(RESET))
             {
                 return Some(code.to_owned());
             }

@@ -50,7 +50,8 @@ impl Accounts {
         Ok(())
     }
 
-    /// Sends the code again, if there is an account that has not confirmed.
+    /// Sends another mail, if there is an account that nobody has confirmed. Whoever asks may be somebody else than who
+    /// registered, so its code chooses the password anew, and confirms the address with it.
     ///
     /// # Errors
     /// 429, 503. Never whether there is an account.
@@ -88,7 +89,7 @@ impl Inner {
         let digest = self.handle(Kind::Email, email.normal());
         let Some(person) = self.handles.holder(Kind::Email, &digest).await? else { return Ok(()) };
         match self.person(&person).await? {
-            Some(found) if !found.email_confirmed => self.send_confirmation(&person, email, false).await,
+            Some(found) if !found.email_confirmed => self.send_choice(&person, &found, email).await,
             _ => Ok(()),
         }
     }

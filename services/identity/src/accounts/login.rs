@@ -71,7 +71,7 @@ impl Accounts {
         let Some((row, hash)) = row.zip(hash) else { return Err(wrong()) };
         let Some(found) = self.person(&person).await? else { return Err(wrong()) };
         if !found.email_confirmed {
-            let detail = "Confirm your e-mail address first: `POST /v1/auth/verify-email/resend` sends the code again.";
+            let detail = "Confirm your e-mail address first: `POST /v1/auth/verify-email/resend` sends another mail.";
             return Err(Problem::new(403, "email_not_confirmed", detail));
         }
         let mut amr = vec!["pwd".to_owned()];

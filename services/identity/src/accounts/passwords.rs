@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::email::{CHANGE, invalid_code};
 use super::proof::wrong_password;
-use super::register::on_the_beat;
+use super::register::{CONFIRM, on_the_beat};
 use super::tries::Reason;
 use super::{Accounts, Inner};
 use crate::names::Email;
@@ -26,6 +26,13 @@ const RESET_SECONDS: f64 = 1_800.0;
 struct Reset {
     number: u32,
     email: Sealed,
+}
+
+/// What a mail with such a code says around it.
+struct Letter {
+    subject: &'static str,
+    before: &'static str,
+    after: &'static str,
 }
 
 impl Accounts {
@@ -122,27 +129,61 @@ impl Inner {
         let Some(person) = self.handles.holder(Kind::Email, &digest).await? else { return Ok(()) };
         let Some(found) = self.person(&person).await? else { return Ok(()) };
         // An address that somebody had before opens nothing any more, though it may not have been given back yet.
-        if self.current(&found, Kind::Email).await?.as_ref() != Some(&digest) || !may_mail {
+        if self.current(&found, Kind::Email).await?.as_ref() != Some(&digest) {
             return Ok(());
         }
+        if !found.email_confirmed {
+            // Whoever asks need not be who registered.
+            self.codes.void(&person, CONFIRM).await?;
+        }
+        if !may_mail {
+            return Ok(());
+        }
+        let letter = Letter {
+            subject: "Set a new password",
+            before: "Set a new password with this code, within half an hour:",
+            after: "All your sessions end then. If you did not ask for it, ignore this message: your password stays as it is.",
+        };
+        self.mail_reset(&person, &found, &letter).await
+    }
+
+    /// Sends a code to choose a password to an address that was met once more before anybody had confirmed it. Whoever reads
+    /// its mail does not confirm a password that somebody else has chosen.
+    pub(super) async fn send_choice(&self, person: &str, found: &Person, email: &Email) -> Result<(), Problem> {
+        self.codes.void(person, CONFIRM).await?;
+        if !self.may_mail(Reason::Unconfirmed, email.normal()).await? {
+            return Ok(());
+        }
+        let letter = Letter {
+            subject: "Choose a password",
+            before: "An Airstream account was registered with this address before, and nobody has confirmed it. It may have been \
+                     somebody else, who knows its password: choose another one with this code, within half an hour. That \
+                     confirms the address as well.",
+            after: "The code of any mail before this one does not work any more. If you did not register, ignore this message.",
+        };
+        self.mail_reset(person, found, &letter).await
+    }
+
+    async fn mail_reset(&self, person: &str, found: &Person, letter: &Letter) -> Result<(), Problem> {
         let code = crate::crypto::secret("apw_");
-        let number = self.credentials.of(&person).await?.map_or(0, |row| row.password_number);
+        let number = self.credentials.of(person).await?.map_or(0, |row| row.password_number);
         let kept = NewCode {
             digest: self.digests.code.digest(code.as_bytes()),
             purpose: RESET,
-            person: Some(person.clone()),
+            person: Some(person.to_owned()),
             detail: json!(Reset { number, email: found.email.clone() }),
             lifetime_seconds: RESET_SECONDS,
         };
         self.codes.keep(&kept).await?;
+        let Letter { subject, before, after } = letter;
         let text = format!(
-            "Set a new password with this code, within half an hour:\n\n    {code}\n\n\
+            "{before}\n\n    {code}\n\n\
              POST /v1/auth/password/reset {{\"code\": \"{code}\", \"password\": \"…\"}}\n\n\
-             All your sessions end then. If you did not ask for it, ignore this message: your password stays as it is.\n"
+             {after}\n"
         );
         // To the address as its owner wrote it, never as somebody else has typed it.
         let to = self.open(&found.email, "email").await?.unwrap_or_default();
-        self.mail(&person, &to, "reset-password", "Set a new password", &text).await
+        self.mail(person, &to, "reset-password", subject, &text).await
     }
 
     async fn check_new(&self, person: &Person, password: &Password) -> Result<(), Problem> {

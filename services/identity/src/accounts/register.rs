@@ -1,5 +1,9 @@
 //! Registering. The answer is the same, and takes as long, whether or not the address has an account already: whoever owns
 //! the address learns by mail which of both it was.
+//!
+//! An account that nobody has confirmed is its maker's only as long as nobody else wants it: whoever registers with somebody
+//! else's address has chosen its password. So the code of the first mail confirms what it belongs to, and as soon as the
+//! address is met once more, that code is worth nothing, and the next mail has one by which the password is chosen anew.
 
 use std::time::Duration;
 
@@ -16,7 +20,7 @@ use super::{Accounts, Inner};
 use crate::crypto;
 use crate::names::{Email, Username};
 use crate::password::Password;
-use crate::person::{PASSWORD, Register};
+use crate::person::{PASSWORD, Register, State};
 
 /// Answers that may not tell by their time what happened come at multiples of this after they were asked for.
 pub(crate) const BEAT: Duration = Duration::from_millis(400);
@@ -75,6 +79,12 @@ impl Inner {
         if let Err(holder) = self.claim(Kind::Email, &email, &person).await? {
             return self.tell_holder(&holder, &wanted.email).await;
         }
+        // With the same key one goes on with what one began; with another password it is somebody else.
+        self.credentials.enrol(&person, Some(hash)).await?;
+        let enrolled = self.credentials.of(&person).await?.and_then(|row| row.password_hash);
+        if enrolled.as_deref() != Some(hash) && !self.hasher.verify(wanted.password.clone(), enrolled).await? {
+            return self.tell_holder(&person, &wanted.email).await;
+        }
         let username = match &wanted.username {
             None => None,
             Some(username) => {
@@ -83,7 +93,6 @@ impl Inner {
                 claimed.then_some((username, digest))
             }
         };
-        self.credentials.enrol(&person, Some(hash)).await?;
         let sealed = |field, text| self.seal(&person, field, text);
         let registered = events::person::Registered {
             email: sealed("email", wanted.email.typed()).await?,
@@ -97,6 +106,7 @@ impl Inner {
             },
             method: PASSWORD.to_owned(),
         };
+        let code = self.first_code(&person).await?;
         let register = Register { person: registered, link: None, email_confirmed: false };
         self.record(&person, "register", &register, &format!("{person}.register")).await?;
         self.handles.hold(Kind::Email, &email, &person).await?;
@@ -104,7 +114,24 @@ impl Inner {
             self.handles.hold(Kind::Username, digest, &person).await?;
         }
         let lost = wanted.username.is_some() && username.is_none();
-        self.send_confirmation(&person, &wanted.email, lost).await
+        self.send_confirmation(&person, &wanted.email, &code, lost).await
+    }
+
+    /// The code that confirms an account as it was registered. It is kept before anybody can meet the account, and not again:
+    /// once worthless, it stays so, whoever goes on with this registration.
+    async fn first_code(&self, person: &str) -> Result<String, Problem> {
+        let code = crypto::derived_secret("aco_", &self.digests.derived, &format!("confirm {person}"));
+        if matches!(self.state(person).await?, State::Unknown) {
+            let kept = NewCode {
+                digest: self.digests.code.digest(code.as_bytes()),
+                purpose: CONFIRM,
+                person: Some(person.to_owned()),
+                detail: json!({}),
+                lifetime_seconds: CONFIRM_SECONDS,
+            };
+            self.codes.keep(&kept).await?;
+        }
+        Ok(code)
     }
 
     /// The address has an account: its owner hears of it, nobody else does.
@@ -115,8 +142,7 @@ impl Inner {
     pub(super) async fn tell_holder(&self, holder: &str, email: &Email) -> Result<(), Problem> {
         match self.person(holder).await? {
             None => Err(Problem::busy("This address cannot be registered right now; try again.", 5_000)),
-            // Whoever did not confirm yet has lost the mail, probably.
-            Some(person) if !person.email_confirmed => self.send_confirmation(holder, email, false).await,
+            Some(person) if !person.email_confirmed => self.send_choice(holder, &person, email).await,
             Some(_) if self.may_mail(Reason::AccountExists, email.normal()).await? => {
                 let text = "Somebody tried to register an Airstream account with this address. It has one already.\n\n\
                             If it was you: log in, or ask for a new password. If it was not, there is nothing to do.\n";
@@ -126,20 +152,11 @@ impl Inner {
         }
     }
 
-    /// Sends a code that shows that the address is theirs.
-    pub(super) async fn send_confirmation(&self, person: &str, email: &Email, lost: bool) -> Result<(), Problem> {
+    /// Sends the code that shows that the address is theirs, once.
+    async fn send_confirmation(&self, person: &str, email: &Email, code: &str, lost: bool) -> Result<(), Problem> {
         if !self.may_mail(Reason::Registered, email.normal()).await? {
             return Ok(());
         }
-        let code = crypto::secret("aco_");
-        let kept = NewCode {
-            digest: self.digests.code.digest(code.as_bytes()),
-            purpose: CONFIRM,
-            person: Some(person.to_owned()),
-            detail: json!({}),
-            lifetime_seconds: CONFIRM_SECONDS,
-        };
-        self.codes.keep(&kept).await?;
         let note = match lost {
             true => "\nThe username that you asked for belongs to somebody else; choose another one in your profile.\n",
             false => "",
@@ -150,7 +167,8 @@ impl Inner {
              Over HTTP:     POST /v1/auth/verify-email {{\"code\": \"{code}\"}}\n{note}\n\
              If you did not register, ignore this message.\n"
         );
-        self.mail(person, email.typed(), "confirm-email", "Confirm your e-mail address", &text).await
+        let id = clock::derived_id("mail_", &format!("{person} confirm-email"));
+        self.put_mail(id, person, email.typed(), "confirm-email", "Confirm your e-mail address", &text).await
     }
 
     /// Puts a message to a person into the outbox.

@@ -71,7 +71,8 @@ pub(super) struct Next {
 
 /// Registers a person.
 ///
-/// The answer is the same whether or not the address has an account: its owner learns by mail which of both it was.
+/// The answer is the same whether or not the address has an account: its owner learns by mail which of both it was. If somebody
+/// has registered with the address before and not confirmed it, the mail has a code to choose the password anew.
 #[utoipa::path(post, path = "/v1/auth/register", tag = "auth", security(()), request_body = Register,
     responses((status = 202, body = Next), (status = 422, body = documents::Problem), (status = 429, body = documents::Problem)))]
 async fn register(
@@ -121,7 +122,10 @@ struct Address {
     email: String,
 }
 
-/// Sends the code of a confirmation again.
+/// Sends another mail to an address that nobody has confirmed yet.
+///
+/// Its code is one for `POST /v1/auth/password/reset`, which confirms the address as well; the code of the first mail does not
+/// work any more. Whoever reads the mail may be somebody else than who registered and chose the password.
 #[utoipa::path(post, path = "/v1/auth/verify-email/resend", tag = "auth", security(()), request_body = Address,
     responses((status = 202, body = Next), (status = 422, body = documents::Problem)))]
 async fn resend(
