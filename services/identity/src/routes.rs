@@ -11,12 +11,14 @@ mod page;
 mod password;
 mod privacy;
 mod tenants;
+mod to_the_end;
 mod token;
 mod totp;
 mod well_known;
 
 use axum::Json;
 use axum::http::{HeaderName, header};
+use axum::middleware::from_fn;
 use kernel::{Problem, TenantId};
 use rest::{Fault, Holder, PageQuery, Payload, SignedIn};
 use serde::Deserialize;
@@ -43,6 +45,7 @@ pub fn router(accounts: Accounts) -> OpenApiRouter {
         .merge(token::router())
         .merge(page::router())
         .merge(operate::router())
+        .route_layer(from_fn(to_the_end::changes))
         .with_state(accounts)
 }
 

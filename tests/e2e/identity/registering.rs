@@ -1,6 +1,8 @@
 //! Whose an account is that somebody has registered: theirs who read the mail.
 
 use serde_json::{Value, json};
+use sqlx::Connection as _;
+use stories::eventually;
 
 use crate::people::{PASSWORD, People};
 use crate::stack::Stack;
@@ -63,4 +65,33 @@ async fn asking_for_the_code_again_or_for_another_password_makes_the_first_code_
         people.post("/v1/auth/password/reset", json!({ "code": code, "password": PASSWORD }), 200).await;
         people.log_in(name).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_hangs_up_while_they_register_has_registered() {
+    let stack = Stack::up(&[]);
+    let people = People::of(&stack);
+    let operator = stack.http();
+    let (mut holder, mut watcher) = (stack.postgres().await, stack.postgres().await);
+    // Between two steps: the address is claimed, and nothing is written down.
+    let mut held = holder.begin().await.unwrap();
+    sqlx::query("LOCK TABLE identity.credentials IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+    let caller = tokio::spawn({
+        let people = people.clone();
+        async move { people.register("ann").await }
+    });
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'identity.credentials'::regclass";
+    eventually("the registration waits in the middle", async || {
+        sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut watcher).await.unwrap() == 1
+    })
+    .await;
+    caller.abort();
+    eventually("nobody asks anything any more, but this", async || {
+        let page = operator.request("GET", "/metrics").send().await.unwrap().text().await.unwrap();
+        page.lines().any(|line| line == "airstream_door_depth{door=\"http\"} 1")
+    })
+    .await;
+    held.rollback().await.unwrap();
+    people.confirm("ann@example.org").await;
+    people.log_in("ann").await;
 }

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, COOKIE, HeaderName, HeaderValue, LOCATION, SET_COOKIE};
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use kernel::Problem;
 use rest::{Fault, Origin, Payload, Query, Segment, SignedIn, documents};
@@ -16,16 +17,17 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::Tokens;
-use super::{person, proof};
+use super::{person, proof, to_the_end};
 use crate::accounts::{Accounts, Arrived, Came, Continuation, Departure, Me, ROUND_SECONDS, Return, name_of};
 use crate::oauth::{Provider, unknown};
 use crate::password::Password;
 
 pub(super) fn router() -> OpenApiRouter<Accounts> {
     OpenApiRouter::new()
+        .routes(routes!(callback))
+        .route_layer(from_fn(to_the_end::everything))
         .routes(routes!(providers))
         .routes(routes!(start))
-        .routes(routes!(callback))
         .routes(routes!(go_on))
         .routes(routes!(link, unlink))
 }

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use kernel::{Cursor, FieldError, Problem, Timestamp};
 use projections::audit::{Verified, Wanted};
@@ -12,7 +13,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{nothing, person, proof};
+use super::{nothing, person, proof, to_the_end};
 use crate::password::Password;
 use crate::privacy::{Erasing, ExportView, Farewell, Happened, Privacy, Seen};
 
@@ -26,6 +27,7 @@ pub fn router(privacy: Privacy) -> OpenApiRouter {
         .routes(routes!(show_export))
         .routes(routes!(download))
         .routes(routes!(erase))
+        .route_layer(from_fn(to_the_end::changes))
         .with_state(privacy)
 }
 
