@@ -333,18 +333,17 @@ impl Platform {
             .chain(mailbox)
             .collect(),
         };
+        enough_files(config.http.max_connections);
         let options = HttpOptions {
             body_limit_bytes: config.http.body_limit_bytes,
             request_timeout: Duration::from_millis(config.http.request_timeout_ms),
+            header_timeout: Duration::from_millis(config.http.header_timeout_ms),
+            max_connections: config.http.max_connections,
             proxies: config.http.proxies(),
             browsers: config.http.browsers(),
         };
         let stop = self.doors.clone();
-        self.door_tasks.spawn(async move {
-            if let Err(error) = gateway::serve(listener, parts, options, stop).await {
-                tracing::error!(%error, "the HTTP door closed");
-            }
-        });
+        self.door_tasks.spawn(gateway::serve(listener, parts, options, stop));
         Ok(())
     }
 
@@ -375,6 +374,19 @@ impl Platform {
         self.lease_tasks.close();
         self.lease_tasks.wait().await;
         self.database.close().await;
+    }
+}
+
+/// Files and sockets of a process besides its connections of HTTP: its servers, its peers, its requests into the world.
+const OTHER_FILES: u64 = 1_024;
+
+/// Many systems let a process have 1,024 files unless it asks for more.
+fn enough_files(connections: usize) {
+    let wanted = OTHER_FILES.saturating_add(connections as u64);
+    match crate::process::allow_files(wanted) {
+        Ok(allowed) if allowed >= wanted => {}
+        Ok(allowed) => tracing::warn!(allowed, wanted, "too few files may be open for http.max_connections"),
+        Err(error) => tracing::warn!(%error, "how many files may be open cannot be told"),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,16 @@ impl Process {
         };
         tokio::time::timeout(patience, gone).await.is_ok()
     }
+}
+
+/// Lets this process have so many files and sockets open, as far as it may say so itself; gives how many it may have.
+pub(crate) fn allow_files(wanted: u64) -> nix::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let allowed = wanted.min(hard).max(soft);
+    if allowed > soft {
+        setrlimit(Resource::RLIMIT_NOFILE, allowed, hard)?;
+    }
+    Ok(allowed)
 }
 
 /// By name: the file may have been replaced by a newer build since the process started.

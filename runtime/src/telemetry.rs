@@ -119,6 +119,10 @@ metrics! {
     /// What waits at a door: requests being answered by this process (`http`, `bus`), messages in a stream of NATS that all
     /// instances share (`queue`: commands, `work`: tasks for workers).
     DOOR_DEPTH = "airstream_door_depth", Gauge of Count by ["door"];
+    /// Connections that the HTTP door has open, idle ones included.
+    HTTP_CONNECTIONS = "airstream_http_connections", Gauge of Count by [];
+    /// Connections beyond the most that there may be at once, told so or hung up on.
+    HTTP_CONNECTIONS_REFUSED_TOTAL = "airstream_http_connections_refused_total", Counter of Count by [];
     /// Time from the arrival of an HTTP request until its response began.
     HTTP_REQUEST_DURATION_SECONDS = "airstream_http_request_duration_seconds", Histogram of Seconds by ["method", "route", "status"];
 

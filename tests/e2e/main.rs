@@ -15,6 +15,7 @@ mod bench;
 mod bus;
 mod cli;
 mod cluster;
+mod connections;
 mod description;
 mod doctor;
 mod examples;

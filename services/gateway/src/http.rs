@@ -6,7 +6,6 @@
 //! ```
 
 use std::any::Any;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +35,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::browsers::{self, Browsers};
+use crate::connections;
 use crate::docs;
 use crate::guard::{self, Guard, Needs};
 use crate::idempotency;
@@ -85,6 +85,10 @@ pub struct HttpOptions {
     pub body_limit_bytes: usize,
     /// Longest time until a response begins. A stream may go on after that.
     pub request_timeout: Duration,
+    /// Longest time that a connection may take for the head of its first request, or be idle and take for the head of its next.
+    pub header_timeout: Duration,
+    /// Most connections at once.
+    pub max_connections: usize,
     /// Who may say that a request comes from somebody else.
     pub proxies: Proxies,
     /// What browsers are told.
@@ -122,18 +126,10 @@ pub struct Parts {
 struct Description;
 
 /// Serves HTTP until `stop`, and then until the requests in hand are answered.
-///
-/// # Errors
-/// When the socket fails.
-pub async fn serve(
-    listener: TcpListener,
-    parts: Parts,
-    options: HttpOptions,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
-    let router = router(parts, options, stop.clone());
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(async move { stop.cancelled().await }).await
+pub async fn serve(listener: TcpListener, parts: Parts, options: HttpOptions, stop: CancellationToken) {
+    let limits =
+        connections::Limits { header_timeout: options.header_timeout, max_connections: options.max_connections };
+    connections::serve(listener, router(parts, options, stop.clone()), limits, stop).await;
 }
 
 fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router {

@@ -9,6 +9,7 @@ mod access;
 mod admission;
 mod browsers;
 pub mod bus;
+mod connections;
 pub mod cut;
 pub mod decider;
 mod docs;

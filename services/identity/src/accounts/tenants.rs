@@ -1,11 +1,9 @@
 //! Making tenants, and who belongs to them.
 
-use std::time::Duration;
-
 use futures::{StreamExt, TryStreamExt, stream};
-use kernel::{CommandId, Position, PrincipalId, Problem, TenantId, Timestamp};
+use kernel::{CommandId, PrincipalId, Problem, TenantId, Timestamp};
 use projections::tenants::{MemberRow, MembershipRow, Tenants};
-use projections::{tenants, wait_until};
+use projections::{fresh, tenants};
 use rest::Chain;
 use runtime::{Answer, Request, clock};
 use serde::Serialize;
@@ -150,15 +148,9 @@ impl Accounts {
     /// Waits until lists of tenants, members and invitations include a position.
     ///
     /// # Errors
-    /// 400 for what is no position, 504 `not_yet_visible`, 503.
+    /// Those of [`fresh`].
     pub async fn visible(&self, at_least: Option<&str>) -> Result<(), Problem> {
-        let Some(position) = at_least else { return Ok(()) };
-        let position: Position = position.parse()?;
-        match wait_until::<Tenants>(self.database.pool(), position, Duration::from_secs(5)).await {
-            Ok(_) => Ok(()),
-            Err(Ok(late)) => Err(Problem::new(504, "not_yet_visible", format!("{late}; ask again.")).retry_after(500)),
-            Err(Err(failure)) => Err(failure.into()),
-        }
+        fresh::<Tenants>(self.database.pool(), at_least).await
     }
 }
 
