@@ -96,6 +96,12 @@ fn check(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<()
                     return wrong("twice the same");
                 }
             }
+            "pattern" if value.is_string() => {
+                let pattern = regex::Regex::new(says.as_str().unwrap()).unwrap();
+                if !pattern.is_match(value.as_str().unwrap()) {
+                    return wrong("another pattern");
+                }
+            }
             "minLength" | "maxLength" | "minItems" | "maxItems" => {
                 let length = value.as_str().map(|text| text.chars().count());
                 let length = length.or(value.as_array().map(Vec::len)).unwrap_or_default() as u64;
@@ -105,7 +111,7 @@ fn check(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<()
                 }
                 return wrong("too short or too long");
             }
-            "enum" | "const" | "minimum" | "maximum" | "additionalProperties" | "propertyNames" => {}
+            "enum" | "const" | "minimum" | "maximum" | "pattern" | "additionalProperties" | "propertyNames" => {}
             "description" | "title" | "example" | "examples" | "default" | "format" | "deprecated" | "readOnly"
             | "writeOnly" => {}
             other => panic!("{at}: what does `{other}` say? {schema}"),

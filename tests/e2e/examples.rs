@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::json;
+use stories::guests::{Killed, python};
 
 use crate::stack::{Said, Stack};
 
@@ -11,45 +12,13 @@ fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").canonicalize().unwrap()
 }
 
-/// A virtual environment with what the examples need, made once per checkout and list of packages.
-fn python() -> PathBuf {
-    let list = std::fs::read_to_string(examples().join("requirements.txt")).unwrap();
-    let name: String = list.lines().map(|line| line.replace("==", "-") + "_").collect();
-    let venv =
-        Path::new(env!("CARGO_BIN_EXE_airstream")).ancestors().nth(2).unwrap().join("airstream-examples").join(name);
-    let python = venv.join("bin/python");
-    let ready = venv.join("ready");
-    if !ready.exists() {
-        let made = Command::new("python3")
-            .args(["-m", "venv", "--clear"])
-            .arg(&venv)
-            .status()
-            .expect("python3 is needed for the examples");
-        assert!(made.success());
-        let mut pip = Command::new(&python);
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
-        assert!(pip.arg(examples().join("requirements.txt")).status().unwrap().success(), "pip could not install");
-        std::fs::write(ready, "").unwrap();
-    }
-    python
-}
-
 fn script(stack: &Stack, name: &str) -> Command {
     let status = stack.folder().join("status.json");
     std::fs::write(&status, stack.status().to_string()).unwrap();
-    let mut command = Command::new(python());
+    let packages = std::fs::read_to_string(examples().join("requirements.txt")).unwrap();
+    let mut command = Command::new(python(&packages.lines().collect::<Vec<_>>()));
     command.arg(examples().join(name)).env("AIRSTREAM_STATUS", status).stdin(Stdio::null());
     command
-}
-
-/// Killed at the end of a story, however it ends.
-struct Killed(std::process::Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// One story, because the environment is made once: publish, work, read the log with a CloudEvents library.

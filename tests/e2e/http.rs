@@ -90,8 +90,18 @@ async fn commands_over_http_are_the_same_commands() {
     let position = first["position"].as_str().unwrap();
     let shown = http.get(&format!("/v1/workflows/w?at_least={position}")).await;
     assert_eq!((&shown["version"], &shown["document"]["steps"][0]["name"]), (&json!(1), &json!("a")));
-    let late = http.json("GET", "/v1/workflows/w?at_least=p1-ffff", None, 504).await;
-    assert_eq!(late["code"], "not_yet_visible");
+    let never = http.json("GET", "/v1/workflows/w?at_least=p1-ffff", None, 400).await;
+    assert_eq!(never["code"], "invalid_position", "nobody waits for what was never given out");
+    // Rows that are late, because somebody holds their table.
+    let mut postgres = stack.postgres().await;
+    let lock = "BEGIN; LOCK TABLE workflows_v1.workflows IN EXCLUSIVE MODE";
+    sqlx::raw_sql(lock).execute(&mut postgres).await.unwrap();
+    let other = json!({ "steps": [{ "id": 1, "name": "b" }] });
+    let later = http.json("PUT", "/v1/workflows/other", Some(other), 200).await;
+    let path = format!("/v1/workflows/other?at_least={}", later["position"].as_str().unwrap());
+    assert_eq!(http.json("GET", &path, None, 504).await["code"], "not_yet_visible");
+    sqlx::raw_sql("ROLLBACK").execute(&mut postgres).await.unwrap();
+    assert_eq!(http.get(&path).await["document"]["steps"][0]["name"], "b");
     let found = http.get("/v1/commands/k-1").await;
     assert_eq!(found["commits"][0]["types"], json!(["workflow.defined"]));
 

@@ -19,6 +19,7 @@ mod connections;
 mod description;
 mod doctor;
 mod examples;
+mod fuzz;
 mod gateway;
 mod http;
 mod identity;

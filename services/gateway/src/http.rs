@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! request id, trace → what browsers are told → compression → panic becomes a problem → size of the head → where from
-//!     → time limit → size limit → how often from there → who asks → how often they ask → what the key stands for → route
+//!     → time limit → size limit → how often from there → who asks → how often they ask → what the key stands for
+//!     → whether the position exists → route
 //! ```
 
 use std::any::Any;
@@ -38,6 +39,7 @@ use crate::browsers::{self, Browsers};
 use crate::connections;
 use crate::docs;
 use crate::guard::{self, Guard, Needs};
+use crate::horizon::{self, Horizon};
 use crate::idempotency;
 use crate::limits::{self, Limiter};
 use crate::origin::{self, Proxies};
@@ -135,6 +137,7 @@ pub async fn serve(listener: TcpListener, parts: Parts, options: HttpOptions, st
 fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router {
     let Parts { executor, commands, log, database, connection, access, operations, metrics, limiter, quotas, services } =
         parts;
+    let horizon = Horizon::of(Arc::clone(&log));
     let mut inside = OpenApiRouter::with_openapi(Description::openapi())
         .merge(routes::commands::router(executor, commands, database.clone()))
         .merge(routes::events::router(Arc::clone(&log), database.clone(), stop.clone()))
@@ -157,6 +160,7 @@ fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router
         .route("/metrics", get(move || async move { metrics_text(metrics()) }))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
+        .layer(middleware::from_fn_with_state(horizon, horizon::within))
         .layer(middleware::from_fn_with_state(keys, idempotency::told))
         .layer(middleware::from_fn_with_state(door.clone(), limits::by_caller))
         .layer(middleware::from_fn_with_state(guard, guard::guard))

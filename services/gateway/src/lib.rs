@@ -15,6 +15,7 @@ pub mod decider;
 mod docs;
 pub mod feed;
 mod guard;
+mod horizon;
 mod http;
 mod idempotency;
 pub mod intake;

@@ -6,7 +6,7 @@ use axum::http::Method;
 use rest::documents;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
-use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, ResponseBuilder, Server};
@@ -76,6 +76,11 @@ fn one(path: &str, method: &Method, operation: &mut Operation) {
             }
         }
     }
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(parameter) = parameter {
+            say_bounds(parameter);
+        }
+    }
     let mut answers = vec![("default", "Problem")];
     if asked(operation) != Needs::Nothing {
         answers.extend([("401", "Unauthenticated"), ("403", "Forbidden")]);
@@ -90,6 +95,20 @@ fn one(path: &str, method: &Method, operation: &mut Operation) {
     for (status, name) in answers {
         let reference = || RefOr::Ref(Ref::from_response_name(name));
         operation.responses.responses.entry(status.to_owned()).or_insert_with(reference);
+    }
+}
+
+/// What parameters of one name have to be everywhere. See `rest::Segment`, `rest::PageQuery` and `kernel::Position`.
+fn say_bounds(parameter: &mut Parameter) {
+    let Some(RefOr::T(Schema::Object(schema))) = &mut parameter.schema else { return };
+    match (&parameter.parameter_in, parameter.name.as_str()) {
+        (ParameterIn::Path, _) if schema.pattern.is_none() && schema.enum_values.is_none() => {
+            (schema.min_length, schema.max_length) = (Some(1), Some(128));
+            schema.pattern = Some("^[!-~]+$".to_owned());
+        }
+        (ParameterIn::Query, "limit") => (schema.minimum, schema.maximum) = (Some(1.into()), Some(500.into())),
+        (ParameterIn::Query, "at_least") => schema.pattern = Some("^p1-[0-9a-f]{1,15}$".to_owned()),
+        _ => {}
     }
 }
 

@@ -35,6 +35,7 @@ pub struct KeyView {
     #[schema(example = "ask_4fQ7hB2x")]
     pub prefix: String,
     /// What it may do, as far as its owner may.
+    #[schema(example = json!(["runs:write", "events:read"]))]
     pub scopes: Vec<String>,
     /// Who made it. When they leave, it ends.
     #[schema(example = "usr_019aa1f0c3d47e2b9a0b1c2d3e4f5a6b")]

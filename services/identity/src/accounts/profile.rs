@@ -34,6 +34,7 @@ pub struct Me {
     /// Whether a second factor is asked for.
     pub totp: bool,
     /// Providers by which they may sign in.
+    #[schema(example = json!(["github"]))]
     pub linked: Vec<String>,
 }
 

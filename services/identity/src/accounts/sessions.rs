@@ -25,8 +25,10 @@ pub struct SessionView {
     #[schema(example = "Mozilla/5.0 (X11; Linux x86_64)")]
     pub device: Option<String>,
     /// How its owner showed who they are (RFC 8176).
+    #[schema(example = json!(["pwd"]))]
     pub amr: Vec<String>,
     /// The tenant that is worked in.
+    #[schema(example = "tnt_019aa1f0c3d47e2b9a0b1c2d3e4f5a6b")]
     pub tenant: Option<String>,
     /// When it was opened.
     #[schema(value_type = String, format = DateTime)]

@@ -60,6 +60,7 @@ pub struct ExportView {
     #[schema(example = 4096)]
     pub bytes: Option<i64>,
     /// Why there is none.
+    #[schema(example = json!(null))]
     pub reason: Option<String>,
 }
 

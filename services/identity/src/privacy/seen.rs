@@ -1,11 +1,10 @@
 //! The audit of a tenant as its admins see it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-use kernel::{Position, Problem, TenantId, Timestamp};
+use kernel::{Problem, TenantId, Timestamp};
 use projections::audit::{self, Audit, AuditRow, Verified, Wanted};
-use projections::wait_until;
+use projections::fresh;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -41,6 +40,7 @@ pub struct Seen {
     #[schema(example = "tnt_019aa1f0c3d47e2b9a0b1c2d3e4f5a6b")]
     pub subject: String,
     /// The chain of requests that it belongs to.
+    #[schema(example = "cmd_019aa1f0c3d47e2b9a0b1c2d3e4f5a6b")]
     pub correlation: String,
     /// Its link in the chain of hashes.
     #[schema(example = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
@@ -96,15 +96,9 @@ impl Privacy {
     /// Waits until the audit includes a position.
     ///
     /// # Errors
-    /// 400 for what is no position, 504 `not_yet_visible`, 503.
+    /// Those of [`fresh`].
     pub async fn audit_visible(&self, at_least: Option<&str>) -> Result<(), Problem> {
-        let Some(position) = at_least else { return Ok(()) };
-        let position: Position = position.parse()?;
-        match wait_until::<Audit>(self.accounts.database.pool(), position, Duration::from_secs(5)).await {
-            Ok(_) => Ok(()),
-            Err(Ok(late)) => Err(Problem::new(504, "not_yet_visible", format!("{late}; ask again.")).retry_after(500)),
-            Err(Err(failure)) => Err(failure.into()),
-        }
+        fresh::<Audit>(self.accounts.database.pool(), at_least).await
     }
 
     /// Compares a tenant's audit with itself and with the log.

@@ -29,10 +29,10 @@ const MAX_SCOPES: usize = 50;
 #[serde(deny_unknown_fields)]
 struct Make {
     /// What it is for: 1 to 100 characters.
-    #[schema(example = "nightly import")]
+    #[schema(min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", example = "nightly import")]
     name: String,
     /// What it may do: `<resource>:<read|write|admin|own>`, where `*` stands for every resource. No level above one's own.
-    #[schema(example = json!(["runs:write", "events:read"]))]
+    #[schema(min_items = 1, max_items = 50, example = json!(["runs:write", "events:read"]))]
     scopes: BTreeSet<String>,
     /// After how many days it expires: 1 to 365.
     #[schema(default = 90, minimum = 1, maximum = 365)]

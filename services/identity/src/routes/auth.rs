@@ -46,16 +46,16 @@ pub(super) fn check_name(name: Option<&str>) -> Result<(), Problem> {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Register {
-    #[schema(example = "ann@example.org")]
+    #[schema(format = "email", max_length = 254, example = "ann@example.org")]
     email: String,
     /// A name to log in by: 3 to 32 ASCII letters, digits, and single `.`, `-`, `_` between them.
-    #[schema(example = "ann")]
+    #[schema(min_length = 3, max_length = 32, pattern = "^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$", example = "ann")]
     username: Option<String>,
     /// At least 8 characters, and nothing that everybody tries first.
-    #[schema(value_type = String, format = Password, example = "correct horse battery")]
+    #[schema(value_type = String, min_length = 8, max_length = 1024, format = Password, example = "correct horse battery")]
     password: Password,
     /// What they are called.
-    #[schema(example = "Ann Bee")]
+    #[schema(max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", example = "Ann Bee")]
     name: Option<String>,
 }
 
@@ -66,6 +66,7 @@ pub(super) struct Next {
     #[schema(example = "confirm_email")]
     pub(super) status: &'static str,
     /// A sentence for people.
+    #[schema(example = "Look into your mail: it says how to go on.")]
     pub(super) detail: &'static str,
 }
 
@@ -118,7 +119,7 @@ async fn verify_email(State(accounts): State<Accounts>, origin: Origin, body: Pa
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Address {
-    #[schema(example = "ann@example.org")]
+    #[schema(format = "email", max_length = 254, example = "ann@example.org")]
     email: String,
 }
 
@@ -143,6 +144,7 @@ async fn resend(
 /// Who, by any of three names, and how they show it.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "login": "ann@example.org", "password": "correct horse battery" }))]
 struct LogIn {
     /// E-mail address or username.
     #[schema(example = "ann@example.org")]
@@ -177,6 +179,7 @@ pub(super) struct Tokens {
     #[schema(example = "art_AQGaofDD1H4rmgscLT5PWmsAAAAAAAAAAA")]
     refresh_token: String,
     /// The tenant that is worked in.
+    #[schema(example = "tnt_019aa1f0c3d47e2b9a0b1c2d3e4f5a6b")]
     tenant: Option<String>,
     user: Me,
 }
@@ -229,6 +232,7 @@ async fn refresh(State(accounts): State<Accounts>, origin: Origin, body: Payload
 
 /// A refresh token, or what OAuth calls a token: of either kind.
 #[derive(Deserialize, ToSchema)]
+#[schema(example = json!({ "refresh_token": "art_AQGaofDD1H4rmgscLT5PWmsAAAAAAAAAAA" }))]
 struct LogOut {
     #[schema(example = "art_AQGaofDD1H4rmgscLT5PWmsAAAAAAAAAAA")]
     refresh_token: Option<String>,
@@ -264,12 +268,16 @@ struct ChooseTenant {
 #[derive(Serialize, ToSchema)]
 struct AccessToken {
     /// Send it as `Authorization: Bearer …`.
+    #[schema(example = "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFZERTQSJ9.eyJzdWIiOiJ1c3JfMSJ9.c2ln")]
     access_token: String,
     /// Always `Bearer`.
+    #[schema(example = "Bearer")]
     token_type: &'static str,
     /// Seconds that it lasts.
+    #[schema(example = 600)]
     expires_in: i64,
     /// The tenant that is worked in.
+    #[schema(example = "tnt_019aa1f0c3d47e2b9a0b1c2d3e4f5a6b")]
     tenant: Option<String>,
 }
 

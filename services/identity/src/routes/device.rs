@@ -21,9 +21,15 @@ pub(super) fn router() -> OpenApiRouter<Accounts> {
 #[derive(Deserialize, ToSchema)]
 struct Begin {
     /// What the device calls itself, so that its owner recognises it.
-    #[schema(example = "airstream on ann-laptop")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$",
+        example = "airstream on ann-laptop"
+    )]
     client_name: Option<String>,
     /// The same under the name that OAuth has for it.
+    #[schema(example = "airstream")]
     client_id: Option<String>,
 }
 

@@ -28,7 +28,7 @@ pub(super) fn router() -> OpenApiRouter<Accounts> {
 #[serde(deny_unknown_fields)]
 struct Invite {
     /// Who: with or without an account.
-    #[schema(example = "bob@example.org")]
+    #[schema(format = "email", max_length = 254, example = "bob@example.org")]
     email: String,
     /// In which role; none above one's own.
     role: RoleName,

@@ -36,14 +36,14 @@ async fn show(State(accounts): State<Accounts>, signed: SignedIn) -> Result<Json
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Edit {
-    /// A name to log in by.
-    #[schema(example = "ann")]
+    /// A name to log in by: 3 to 32 ASCII letters, digits, and single `.`, `-`, `_` between them.
+    #[schema(min_length = 3, max_length = 32, pattern = "^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$", example = "ann")]
     username: Option<String>,
     /// What they are called; an empty text takes it away.
-    #[schema(example = "Ann Bee")]
+    #[schema(max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", example = "Ann Bee")]
     name: Option<String>,
     /// Their language (BCP 47), such as `en` or `de-AT`; an empty text takes it away.
-    #[schema(example = "en")]
+    #[schema(max_length = 35, pattern = "^([A-Za-z0-9]{1,8}(-[A-Za-z0-9]{1,8})*)?$", example = "en")]
     locale: Option<String>,
 }
 
@@ -73,7 +73,7 @@ async fn edit(State(accounts): State<Accounts>, signed: SignedIn, body: Payload)
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ChangeEmail {
-    #[schema(example = "ann@example.com")]
+    #[schema(format = "email", max_length = 254, example = "ann@example.com")]
     email: String,
     /// The password of now; who has none needs to have signed in within ten minutes.
     #[schema(value_type = Option<String>, format = Password, example = "correct horse battery")]
@@ -143,22 +143,30 @@ struct Whoami {
     #[schema(example = "person")]
     kind: &'static str,
     /// The tenant that is worked in.
+    #[schema(example = "tnt_019aa1f0c3d47e2b9a0b1c2d3e4f5a6b")]
     tenant: Option<String>,
     /// What may be done there: `read`, `write`, `admin` or `own`; each includes the ones before.
     #[schema(example = "own")]
     level: Option<&'static str>,
     /// Scopes that narrow it; null: everything that the level allows.
+    #[schema(example = json!(null))]
     scopes: Option<Vec<String>>,
     /// Whether the caller runs the platform.
     operator: bool,
     /// When the token ends.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
+    /// Of a person: their address.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "ann@example.org")]
     email: Option<String>,
+    /// And the name to log in by.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "ann")]
     username: Option<String>,
+    /// And what they are called.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "Ann Bee")]
     name: Option<String>,
 }
 

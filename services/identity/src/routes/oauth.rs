@@ -125,6 +125,7 @@ async fn callback(
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "continuation": "aoc_4f3Hk2mQ9sT1vW7yZ0bC5dE8gJ2nP6rX", "totp": "492039" }))]
 struct Continue {
     /// As the callback gave it.
     #[schema(example = "aoc_4f3Hk2mQ9sT1vW7yZ0bC5dE8gJ2nP6rX")]

@@ -22,7 +22,7 @@ pub(super) fn router() -> OpenApiRouter<Accounts> {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Forgot {
-    #[schema(example = "ann@example.org")]
+    #[schema(format = "email", max_length = 254, example = "ann@example.org")]
     email: String,
 }
 
@@ -50,7 +50,7 @@ struct Reset {
     #[schema(example = "apw_4f3Hk2mQ9sT1vW7yZ0bC5dE8gJ2nP6rX")]
     code: String,
     /// The new one.
-    #[schema(value_type = String, format = Password, example = "correct horse battery")]
+    #[schema(value_type = String, min_length = 8, max_length = 1024, format = Password, example = "correct horse battery")]
     password: Password,
 }
 
@@ -72,7 +72,7 @@ struct Change {
     #[schema(value_type = String, format = Password, example = "correct horse battery")]
     current: Password,
     /// The new one.
-    #[schema(value_type = String, format = Password, example = "staple my caravan twice")]
+    #[schema(value_type = String, min_length = 8, max_length = 1024, format = Password, example = "staple my caravan twice")]
     new: Password,
 }
 

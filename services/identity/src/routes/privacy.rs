@@ -159,7 +159,7 @@ async fn download(
 #[serde(deny_unknown_fields)]
 struct Erase {
     /// The password, unless one has signed in within the last ten minutes.
-    #[schema(value_type = Option<String>, format = Password)]
+    #[schema(value_type = Option<String>, format = Password, example = "correct horse battery")]
     password: Option<Password>,
     /// `erase`, a blank, and one's own e-mail address.
     #[schema(example = "erase ann@example.org")]

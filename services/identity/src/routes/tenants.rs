@@ -29,7 +29,7 @@ pub(super) fn router() -> OpenApiRouter<Accounts> {
 #[serde(deny_unknown_fields)]
 pub(super) struct Named {
     /// What people call it: 1 to 100 characters.
-    #[schema(example = "Acme")]
+    #[schema(min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", example = "Acme")]
     name: String,
 }
 

@@ -41,6 +41,7 @@ struct Refused {
     #[schema(example = "authorization_pending")]
     error: &'static str,
     /// For whoever reads it.
+    #[schema(example = "Nobody has decided yet; ask again in a while.")]
     error_description: &'static str,
 }
 

@@ -62,7 +62,7 @@ async fn set_up(
 #[serde(deny_unknown_fields)]
 struct Code {
     /// As the authenticator shows it.
-    #[schema(example = "081804")]
+    #[schema(pattern = "^[0-9]{6}$", example = "081804")]
     code: String,
 }
 
