@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::people::People;
 use crate::stack::{Http, Stack};
 
 /// Every operation: method, path, description.
@@ -267,4 +268,54 @@ async fn the_viewer_needs_no_token_and_nothing_from_elsewhere() {
     let initializer = strangers.request("GET", "/docs/swagger-initializer.js").send().await.unwrap();
     assert!(initializer.text().await.unwrap().contains("\"/openapi.json\""));
     assert_eq!(strangers.json("GET", "/docs/nothing.js", None, 404).await["code"], "unknown_route");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_about_values_is_what_holds() {
+    let stack = Stack::up(&[]);
+    let people = People::of(&stack);
+    let ann = people.join("ann").await;
+    let document = people.http.get("/openapi.json").await;
+    let long = |letter: &str, count: usize| letter.repeat(count);
+    let profile = "/v1/me";
+    for (method, path, field, texts) in [
+        (
+            "PATCH",
+            profile,
+            "username",
+            vec!["ab", "abc", "a.b", "a..b", "-ab", "ab_", "a b", "äbc", &long("a", 32), &long("a", 33)],
+        ),
+        ("PATCH", profile, "name", vec!["", "Ann", "a\tb", "a\u{85}b", &long("ö", 100), &long("ö", 101)]),
+        ("PATCH", profile, "locale", vec!["", "de-AT", "de-", "de_AT", "d€", &long("a", 9), &long("ab-", 12)]),
+        ("POST", "/v1/tenants", "name", vec!["", "Acme", "a\nb", &long("ö", 100), &long("ö", 101)]),
+    ] {
+        let operation = &document["paths"][path][method.to_lowercase()];
+        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+        for text in texts {
+            let body = json!({ field: text });
+            let said = check(&document, schema, &body, "the body");
+            let request = ann.http.request(method, path).header("content-type", "application/json");
+            let status = request.body(body.to_string()).send().await.unwrap().status();
+            assert!(status.is_success() || status == 422, "{method} {path} {body}: {status}");
+            assert_eq!(said.is_ok(), status.is_success(), "{method} {path} {body}: {status}, and {said:?}");
+        }
+    }
+    let mut lists = 0;
+    for (method, path, operation) in operations(&document) {
+        let parameters = operation["parameters"].as_array().into_iter().flatten();
+        let limit = parameters.map(|parameter| resolve(&document, parameter)).find(|found| found["name"] == "limit");
+        // The development principal may ask for all that is not about a person.
+        let Some(limit) = limit.filter(|_| method == "get" && !path.contains('{') && !path.starts_with("/v1/me"))
+        else {
+            continue;
+        };
+        lists += 1;
+        let http = if path == "/v1/tenants" { ann.http.clone() } else { stack.http() };
+        for value in [0, 1, 500, 501] {
+            let said = check(&document, &limit["schema"], &json!(value), "limit");
+            let status = http.request("GET", &format!("{path}?limit={value}")).send().await.unwrap().status();
+            assert_eq!(said.is_ok(), status.is_success(), "{path}?limit={value}: {status}, and {said:?}");
+        }
+    }
+    assert!(lists > 4, "{lists} lists have a limit");
 }

@@ -15,9 +15,10 @@ use crate::stack::{Http, Said, Stack};
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 
 /// Random requests to each operation, besides those that the description itself calls for.
-const EXAMPLES: u32 = 4;
+const EXAMPLES: u32 = 3;
 
-/// One that no example of the description has: a request may change or end nothing for which it has to be known.
+/// One that no example of the description has. No operation is left out: to erase somebody takes their address, to change how they
+/// sign in takes this, the only owner of a tenant cannot leave it, and whose session has ended gets another one (`hooks.py`).
 const PASSWORD: &str = "seven otters juggle 41 lamps";
 
 fn number(variable: &str, otherwise: u32) -> u32 {
@@ -62,7 +63,7 @@ async fn no_request_makes_the_server_fail_or_shows_what_is_anothers() {
     let people = People::of(&stack);
     let logins = json!({ "alice": owner(&people, "alice").await, "bob": owner(&people, "bob").await });
     let (examples, seed) = (number("AIRSTREAM_FUZZ_EXAMPLES", EXAMPLES), number("AIRSTREAM_FUZZ_SEED", 1));
-    println!("schemathesis with {examples} examples by the seed {seed}");
+    eprintln!("schemathesis with {examples} examples by the seed {seed}");
 
     let hooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/e2e/fuzz/hooks.py").canonicalize().unwrap();
     // Without a tenant and a workflow that are there most requests about them would get no further than 403 and 404.
@@ -103,5 +104,5 @@ async fn no_request_makes_the_server_fail_or_shows_what_is_anothers() {
     let logged_in = answers.iter().find(|(route, status, _)| route == "POST /v1/auth/login" && *status == 200);
     assert!(logged_in.is_some_and(|(_, _, count)| *count >= 4), "one of both did not ask: {logged_in:?}");
     let all: u64 = answers.iter().map(|(_, _, count)| count).sum();
-    println!("{all} answers, and none of them a failure");
+    eprintln!("{all} answers, and none of them a failure");
 }
