@@ -110,6 +110,7 @@ pub(crate) const STATEMENTS: &[&str] = &[
     sessions::END_ALL,
     sessions::OF_PERSON,
     sessions::LIVE,
+    sessions::WORKING_IN,
     sessions::CHOOSE,
     sessions::SWEEP,
 ];

@@ -32,6 +32,9 @@ pub(crate) const OF_PERSON: &str = "
     WHERE person = $1 AND ended_at IS NULL AND expires_at > now() ORDER BY created_at DESC";
 pub(crate) const LIVE: &str = "
     SELECT person FROM identity.sessions WHERE session = $1 AND ended_at IS NULL AND expires_at > now()";
+pub(crate) const WORKING_IN: &str = "
+    SELECT person, tenant FROM identity.sessions
+    WHERE session = $1 AND ended_at IS NULL AND expires_at > now() AND seen_at > now() - make_interval(secs => $2)";
 pub(crate) const CHOOSE: &str = "
     UPDATE identity.sessions SET tenant = $3 WHERE session = $1 AND person = $2 AND ended_at IS NULL
     RETURNING amr, auth_time";
@@ -210,6 +213,15 @@ impl Sessions {
     /// When Postgres cannot be asked.
     pub async fn holder(&self, session: &str) -> Result<Option<String>, Failure> {
         let found = sqlx::query_scalar(LIVE).bind(session).fetch_optional(&self.pool).await;
+        found.map_err(Failure::attempting("look for a session"))
+    }
+
+    /// Whose session this is and in which tenant it works, as long as it may be refreshed.
+    ///
+    /// # Errors
+    /// When Postgres cannot be asked.
+    pub async fn working_in(&self, session: &str) -> Result<Option<(String, Option<String>)>, Failure> {
+        let found = sqlx::query_as(WORKING_IN).bind(session).bind(self.idle_seconds).fetch_optional(&self.pool).await;
         found.map_err(Failure::attempting("look for a session"))
     }
 

@@ -178,10 +178,7 @@ impl Accounts {
             Polled::Approved(approval) => approval,
         };
         let Approval { person, session, amr, auth_time, tenant, password_number } = approval;
-        let tenant = match tenant {
-            Some(tenant) => self.member_of(&person, &tenant).await.ok(),
-            None => None,
-        };
+        let tenant = self.still_member_of(&person, tenant.as_deref()).await?;
         let opening =
             Opening { person, session: Some(session), amr, auth_time, tenant, password_number: Some(password_number) };
         match self.open_session(opening, from).await {

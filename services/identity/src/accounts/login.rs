@@ -120,6 +120,8 @@ impl Inner {
     pub(crate) async fn open_session(&self, opening: Opening, from: &Origin) -> Result<LoggedIn, Problem> {
         let Opening { person, session, amr, auth_time, tenant, password_number } = opening;
         let comes_again = session.is_some();
+        // First, because it may fail: a session that nobody hears of is of no use.
+        let user = self.me(&person).await?;
         let session = session.unwrap_or_else(|| clock::fresh_id("ses_"));
         let origin = json!({ "address": from.address, "agent": from.agent });
         let origin = self.seal(&person, "origin", &origin.to_string()).await?;
@@ -144,24 +146,23 @@ impl Inner {
             }
             return Err(problem);
         }
-        self.tokens(&person, &session, 0, amr, auth_time, tenant).await
+        self.tokens(&session, 0, amr, auth_time, tenant, user)
     }
 
     /// The tokens of a session.
-    pub(crate) async fn tokens(
+    pub(crate) fn tokens(
         &self,
-        person: &str,
         session: &str,
         counter: i64,
         amr: Vec<String>,
         auth_time: Timestamp,
         tenant: Option<String>,
+        user: Me,
     ) -> Result<LoggedIn, Problem> {
         let refresh = self.refresh.sign(&RefreshToken { session: session.to_owned(), counter });
         let refresh_token =
             refresh.ok_or_else(|| Problem::new(500, "defect", "A session has an id of another kind."))?;
-        let access_token = self.access_token(person, session, amr, auth_time, tenant.clone());
-        let user = self.me(person).await?;
+        let access_token = self.access_token(&user.id, session, amr, auth_time, tenant.clone());
         Ok(LoggedIn { access_token, refresh_token, expires_in: LIFETIME_SECONDS, tenant, user })
     }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::{Accounts, Inner, LoggedIn};
+use super::{Accounts, Inner, LoggedIn, Me};
 use rest::Origin;
 
 /// A session as its owner sees it.
@@ -52,6 +52,8 @@ impl Accounts {
     /// 401 `session_over`, 503.
     pub async fn refresh(&self, token: &str, from: &Origin) -> Result<LoggedIn, Problem> {
         let read = self.refresh.read(token.trim()).ok_or_else(over)?;
+        // Whatever may fail comes first: a token that is spent for nothing looks stolen when it comes again.
+        let ready = self.ready(&read.session).await?;
         match self.sessions.refresh(&read.session, read.counter).await? {
             Refreshed::Over => Err(over()),
             Refreshed::Reused { person } => {
@@ -62,13 +64,9 @@ impl Accounts {
                 self.record(&person, "report-reuse", &reused, &format!("{}.reused", read.session)).await?;
                 Err(over())
             }
-            Refreshed::Current { person, amr, auth_time, tenant, counter, .. } => {
-                // What has changed since the last time counts now: whoever was removed works in no tenant.
-                let tenant = match tenant {
-                    Some(tenant) => self.member_of(&person, &tenant).await.ok(),
-                    None => None,
-                };
-                self.tokens(&person, &read.session, counter, amr, auth_time, tenant).await
+            Refreshed::Current { amr, auth_time, counter, .. } => {
+                let (tenant, user) = ready.ok_or_else(over)?;
+                self.tokens(&read.session, counter, amr, auth_time, tenant, user)
             }
         }
     }
@@ -129,6 +127,14 @@ impl Accounts {
 }
 
 impl Inner {
+    /// What the next tokens of a session say: the tenant that is worked in, and who it is. What has changed since the last time
+    /// counts now: whoever was removed works in no tenant. `None`: it is over.
+    async fn ready(&self, session: &str) -> Result<Option<(Option<String>, Me)>, Problem> {
+        let Some((person, tenant)) = self.sessions.working_in(session).await? else { return Ok(None) };
+        let tenant = self.still_member_of(&person, tenant.as_deref()).await?;
+        Ok(Some((tenant, self.me(&person).await?)))
+    }
+
     /// Ends a session of a person. `false`: there was none.
     pub(crate) async fn end(&self, person: &str, session: &str, reason: &str) -> Result<bool, Problem> {
         let ended = self.sessions.end(person, session, reason).await?;

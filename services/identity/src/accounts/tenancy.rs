@@ -46,8 +46,18 @@ impl Inner {
     pub(crate) async fn usual_tenant(&self, person: &str) -> Result<Option<String>, Problem> {
         let rows = tenants::of_person(self.database.pool(), person, "", 2).await?;
         match rows.as_slice() {
-            [only] => Ok(self.member_of(person, &only.id).await.ok()),
+            [only] => self.still_member_of(person, Some(&only.id)).await,
             _ => Ok(None),
+        }
+    }
+
+    /// The tenant, if somebody is a member of it still. Nobody leaves a tenant because the log cannot be read right now.
+    pub(crate) async fn still_member_of(&self, person: &str, tenant: Option<&str>) -> Result<Option<String>, Problem> {
+        let Some(tenant) = tenant else { return Ok(None) };
+        match self.member_of(person, tenant).await {
+            Ok(tenant) => Ok(Some(tenant)),
+            Err(problem) if problem.code == not_a_member().code => Ok(None),
+            Err(problem) => Err(problem),
         }
     }
 }
