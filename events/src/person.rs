@@ -27,6 +27,7 @@ facts! {
     IdentityUnlinked = "person.identity_unlinked", version 1;
     SessionOpened = "person.session_opened", version 1;
     SessionEnded = "person.session_ended", version 1;
+    SessionsEnded = "person.sessions_ended", version 1;
     RefreshReused = "person.refresh_reused", version 1;
     ExportRequested = "person.export_requested", version 1;
     Erased = "person.erased", version 1;
@@ -128,7 +129,17 @@ pub struct SessionOpened {
 pub struct SessionEnded {
     /// Which session.
     pub session: String,
-    /// `logout`, `revoked`, `password_changed`, `refresh_reused`, `erased`.
+    /// `logout`, `revoked`, `refresh_reused`, `too_many`; in old logs also `password_changed` and `erased`.
+    pub reason: String,
+}
+
+/// All sessions are over, but perhaps one. One event however many they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionsEnded {
+    /// The one that goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<String>,
+    /// `revoked`, `password_changed`, `erased`.
     pub reason: String,
 }
 

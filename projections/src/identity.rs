@@ -108,6 +108,7 @@ pub(crate) const STATEMENTS: &[&str] = &[
     sessions::ROTATE,
     sessions::END,
     sessions::END_ALL,
+    sessions::END_OLDEST,
     sessions::OF_PERSON,
     sessions::LIVE,
     sessions::WORKING_IN,

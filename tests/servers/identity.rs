@@ -169,6 +169,23 @@ async fn sessions_end_by_age_by_idleness_and_by_hand() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_too_many_sessions_the_oldest_end_and_never_the_one_that_was_just_opened() {
+    let sessions = Sessions::new(&database().await, 600.0);
+    for n in 0..12 {
+        sessions.open(&session(&format!("ses_{n:02}"), "usr_1")).await.unwrap();
+    }
+    sessions.open(&session("ses_00_foreign", "usr_2")).await.unwrap();
+    assert!(sessions.end_oldest("usr_1", "ses_11", 12).await.unwrap().is_empty());
+    let mut ended = sessions.end_oldest("usr_1", "ses_11", 10).await.unwrap();
+    ended.sort();
+    assert_eq!(ended, ["ses_00", "ses_01"]);
+    // Its id was given when it was allowed, and others were opened since.
+    assert_eq!(sessions.end_oldest("usr_1", "ses_02", 9).await.unwrap(), ["ses_03"]);
+    assert_eq!(sessions.of("usr_1").await.unwrap().len(), 9);
+    assert!(sessions.holder("ses_00_foreign").await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_code_works_once_for_its_purpose_and_in_time() {
     let codes = Codes::new(&database().await);
     let code = |digest: &[u8], lifetime_seconds| NewCode {

@@ -16,7 +16,7 @@ pub(super) const CATEGORIES: &[&str] = &[person::CATEGORY, tenant::CATEGORY, key
 
 /// What people do about their accounts that concerns the tenants they belong to, and what of it: neither where they were nor who
 /// they are elsewhere.
-const OF_MEMBERS: [&str; 11] = [
+const OF_MEMBERS: [&str; 12] = [
     "person.password_changed",
     "person.totp_enabled",
     "person.totp_disabled",
@@ -25,6 +25,7 @@ const OF_MEMBERS: [&str; 11] = [
     "person.identity_unlinked",
     "person.session_opened",
     "person.session_ended",
+    "person.sessions_ended",
     "person.refresh_reused",
     "person.email_changed",
     "person.erased",

@@ -27,6 +27,12 @@ pub(crate) const END: &str = "
 pub(crate) const END_ALL: &str = "
     UPDATE identity.sessions SET ended_at = now(), reason = $3
     WHERE person = $1 AND session IS DISTINCT FROM $2 AND ended_at IS NULL RETURNING session";
+pub(crate) const END_OLDEST: &str = "
+    UPDATE identity.sessions SET ended_at = now(), reason = 'too_many'
+    WHERE session IN (
+        SELECT session FROM identity.sessions WHERE person = $1 AND ended_at IS NULL
+        ORDER BY session = $2 DESC, session DESC OFFSET $3)
+    RETURNING session";
 pub(crate) const OF_PERSON: &str = "
     SELECT session, amr, origin, tenant, created_at, seen_at, expires_at FROM identity.sessions
     WHERE person = $1 AND ended_at IS NULL AND expires_at > now() ORDER BY created_at DESC";
@@ -205,6 +211,17 @@ impl Sessions {
     pub async fn end_all(&self, person: &str, keep: Option<&str>, reason: &str) -> Result<Vec<String>, Failure> {
         let ended = sqlx::query_scalar(END_ALL).bind(person).bind(keep).bind(reason).fetch_all(&self.pool).await;
         ended.map_err(Failure::attempting("end all sessions"))
+    }
+
+    /// Ends the oldest sessions of a person, so that so many are left, the one that was just opened among them: returns which.
+    /// Ids are in the order of time.
+    ///
+    /// # Errors
+    /// When Postgres cannot be asked.
+    pub async fn end_oldest(&self, person: &str, opened: &str, most: usize) -> Result<Vec<String>, Failure> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let ended = sqlx::query_scalar(END_OLDEST).bind(person).bind(opened).bind(most).fetch_all(&self.pool).await;
+        ended.map_err(Failure::attempting("end the oldest sessions"))
     }
 
     /// Whose session this is, as long as it goes on.

@@ -64,6 +64,12 @@ impl Memory {
         self.operators.forget_all();
     }
 
+    /// Sessions of somebody have ended.
+    pub(crate) fn forget_sessions_of(&self, person: &str) {
+        self.sessions.forget_where(|holder| holder.as_deref() == Some(person));
+        self.lessen(person);
+    }
+
     /// A key has other secrets, or none.
     pub(crate) fn forget_key(&self, key: &str) {
         self.keys.forget_where(|opens| opens.key == key);

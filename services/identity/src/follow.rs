@@ -71,6 +71,7 @@ async fn heard(accounts: &Accounts, stream: &StreamName, commit: &Commit<'_>) {
                     accounts.memory.sessions.forget(ended.session.as_str());
                     accounts.memory.lessen(stream.id.as_str());
                 }
+                Ok(person::Event::SessionsEnded(_)) => accounts.memory.forget_sessions_of(stream.id.as_str()),
                 Ok(person::Event::Erased(_)) => {
                     accounts.vault.forget(stream.id.as_str());
                     accounts.memory.operators.forget(stream.id.as_str());

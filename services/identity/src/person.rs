@@ -11,7 +11,7 @@ use std::fmt;
 use events::person::{
     self, EmailChanged, EmailConfirmed, Erased, Event, ExportRequested, IdentityLinked, IdentityUnlinked,
     PasswordChanged, ProfileChanged, RecoveryCodesRenewed, RefreshReused, Registered, SessionEnded, SessionOpened,
-    TotpDisabled, TotpEnabled,
+    SessionsEnded, TotpDisabled, TotpEnabled,
 };
 use kernel::{Access, CommandSet, CommandSpec, Decider, Problem, Sealed, Stamp};
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,12 @@ mod tests;
 
 /// The method of somebody who registered with a password.
 pub const PASSWORD: &str = "password";
+
+/// Sessions that somebody may have: opening another one ends the oldest.
+pub const MAX_SESSIONS: usize = 100;
+/// Sessions that end at most when another one is opened. Only people from before there was a limit have more to end; a commit
+/// that names thousands would be too large.
+const MAX_ENDED_AT_ONCE: usize = 50;
 
 /// What may be asked of a person.
 #[derive(Debug, Clone)]
@@ -193,7 +199,7 @@ pub struct Person {
     pub recovery_codes: u32,
     /// Identities by provider.
     pub links: BTreeMap<String, Sealed>,
-    /// Sessions that go on.
+    /// Sessions that have not ended. One that has expired is among them until newer ones need its place.
     pub sessions: BTreeSet<String>,
     /// The archive that they asked for last.
     pub last_export: Option<String>,
@@ -306,7 +312,7 @@ fn decide(person: &Person, command: Command) -> Result<Vec<Event>, Refusal> {
         Command::ChangeProfile(changed) => unless(person.says(&changed), changed),
         Command::ChangePassword(ChangePassword { number, .. }) if number <= person.passwords => vec![],
         Command::ChangePassword(ChangePassword { number, by, keep }) => {
-            let ended = person.ended(keep.as_deref(), "password_changed");
+            let ended = person.all_ended(keep, "password_changed");
             std::iter::once(PasswordChanged { number, by }.into()).chain(ended).collect()
         }
         Command::EnableTotp => unless(person.totp, TotpEnabled {}),
@@ -322,9 +328,10 @@ fn decide(person: &Person, command: Command) -> Result<Vec<Event>, Refusal> {
             true if person.passwords == 0 && person.links.len() == 1 => return Err(Refusal::LastWayIn),
             true => vec![unlinked.into()],
         },
-        Command::OpenSession(opened) => unless(person.sessions.contains(&opened.session), opened),
+        Command::OpenSession(opened) if person.sessions.contains(&opened.session) => vec![],
+        Command::OpenSession(opened) => person.too_many().chain([opened.into()]).collect(),
         Command::EndSession(ended) => unless(!person.sessions.contains(&ended.session), ended),
-        Command::EndSessions(EndSessions { keep, reason }) => person.ended(keep.as_deref(), &reason).collect(),
+        Command::EndSessions(EndSessions { keep, reason }) => person.all_ended(keep, &reason).into_iter().collect(),
         Command::ReportReuse(reused) => match person.sessions.contains(&reused.session) {
             false => vec![],
             true => {
@@ -333,7 +340,7 @@ fn decide(person: &Person, command: Command) -> Result<Vec<Event>, Refusal> {
             }
         },
         Command::RequestExport(requested) => unless(person.last_export.as_ref() == Some(&requested.export), requested),
-        Command::Erase => person.ended(None, "erased").chain([Erased {}.into()]).collect(),
+        Command::Erase => person.all_ended(None, "erased").into_iter().chain([Erased {}.into()]).collect(),
     })
 }
 
@@ -389,9 +396,17 @@ impl Person {
             && same(self.locale.as_ref(), changed.locale.as_ref())
     }
 
-    fn ended(&self, keep: Option<&str>, reason: &str) -> impl Iterator<Item = Event> {
-        let over = self.sessions.iter().filter(move |session| Some(session.as_str()) != keep);
-        over.map(move |session| SessionEnded { session: session.clone(), reason: reason.to_owned() }.into())
+    /// All sessions end, but perhaps one; nothing, if there is no other.
+    fn all_ended(&self, keep: Option<String>, reason: &str) -> Option<Event> {
+        let others = self.sessions.iter().any(|session| Some(session) != keep.as_ref());
+        others.then(|| SessionsEnded { keep, reason: reason.to_owned() }.into())
+    }
+
+    /// The oldest sessions end, so that there is room for one more: ids are in the order of time.
+    fn too_many(&self) -> impl Iterator<Item = Event> {
+        let over = (self.sessions.len() + 1).saturating_sub(MAX_SESSIONS).min(MAX_ENDED_AT_ONCE);
+        let ended = |session: &String| SessionEnded { session: session.clone(), reason: "too_many".to_owned() };
+        self.sessions.iter().take(over).map(move |session| ended(session).into())
     }
 
     fn evolve(&mut self, event: &Event) {
@@ -423,6 +438,7 @@ impl Person {
             Event::SessionEnded(ended) => {
                 self.sessions.remove(&ended.session);
             }
+            Event::SessionsEnded(ended) => self.sessions.retain(|session| Some(&*session) == ended.keep.as_ref()),
             Event::ExportRequested(requested) => self.last_export = Some(requested.export.clone()),
         }
     }

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{Accounts, Inner, Me};
 use crate::names::Login;
 use crate::password::Password;
+use crate::person::MAX_SESSIONS;
 use crate::refresh::RefreshToken;
 use crate::token::{Claims, LIFETIME_SECONDS};
 
@@ -145,6 +146,9 @@ impl Inner {
                 let _ = self.sessions.end(&person, &session, "not_recorded").await;
             }
             return Err(problem);
+        }
+        for oldest in self.sessions.end_oldest(&person, &session, MAX_SESSIONS).await? {
+            self.memory.sessions.forget(oldest.as_str());
         }
         self.tokens(&session, 0, amr, auth_time, tenant, user)
     }

@@ -24,6 +24,10 @@ fn ended(session: &str, reason: &str) -> SessionEnded {
     SessionEnded { session: session.into(), reason: reason.into() }
 }
 
+fn all_ended(keep: Option<&str>, reason: &str) -> SessionsEnded {
+    SessionsEnded { keep: keep.map(str::to_owned), reason: reason.into() }
+}
+
 fn linked(provider: &str, subject: &str) -> IdentityLinked {
     IdentityLinked { provider: provider.into(), subject: sealed(subject) }
 }
@@ -67,13 +71,12 @@ fn a_new_password_ends_every_session_but_the_one_it_was_changed_in() {
         .when(change(2, Some("b")))
         .then([
             PasswordChanged { number: 2, by: "known".into() }.into(),
-            ended("a", "password_changed").into(),
-            ended("c", "password_changed").into(),
+            all_ended(Some("b"), "password_changed").into(),
         ])
         .when(change(2, None))
         .then_nothing()
         .when(change(3, None))
-        .then([PasswordChanged { number: 3, by: "known".into() }.into(), ended("b", "password_changed").into()]);
+        .then([PasswordChanged { number: 3, by: "known".into() }.into(), all_ended(None, "password_changed").into()]);
 }
 
 #[test]
@@ -108,6 +111,42 @@ fn a_token_that_comes_twice_ends_its_session_and_no_other() {
 }
 
 #[test]
+fn however_many_sessions_end_it_is_one_event() {
+    // So many could be open before there was a limit; an event for each would be more than a commit may hold.
+    let many = (0..3_000).map(|n| opened(&format!("ses_{n:04}")).into());
+    let person = || std::iter::once(registered(PASSWORD).into()).chain(many.clone()).collect::<Vec<Event>>();
+    let all = |keep: Option<&str>| {
+        Command::EndSessions(EndSessions { keep: keep.map(str::to_owned), reason: "revoked".into() })
+    };
+    given::<People>(person())
+        .when(all(Some("ses_0007")))
+        .then([all_ended(Some("ses_0007"), "revoked").into()])
+        .when(all(Some("ses_0007")))
+        .then_nothing()
+        .when(all(None))
+        .then([all_ended(None, "revoked").into()])
+        .when(all(None))
+        .then_nothing();
+    given::<People>(person()).when(Command::Erase).then([all_ended(None, "erased").into(), Erased {}.into()]);
+    let opening = Command::OpenSession(opened("ses_9999"));
+    let first = (0..MAX_ENDED_AT_ONCE).map(|n| ended(&format!("ses_{n:04}"), "too_many").into());
+    given::<People>(person()).when(opening).then(first.chain([opened("ses_9999").into()]).collect::<Vec<_>>());
+}
+
+#[test]
+fn of_too_many_sessions_the_oldest_ends() {
+    let sessions = (0..MAX_SESSIONS).map(|n| opened(&format!("ses_{n:04}")).into());
+    given::<People>(std::iter::once(registered(PASSWORD).into()).chain(sessions).collect::<Vec<Event>>())
+        .when(Command::OpenSession(opened("ses_0099")))
+        .then_nothing()
+        .when(Command::OpenSession(opened("ses_0100")))
+        .then([ended("ses_0000", "too_many").into(), opened("ses_0100").into()])
+        // Also when it was allowed long ago, and comes only now.
+        .when(Command::OpenSession(opened("ses_0000")))
+        .then([ended("ses_0001", "too_many").into(), opened("ses_0000").into()]);
+}
+
+#[test]
 fn what_a_profile_says_already_is_not_said_again() {
     let change = ProfileChanged { name: Some(sealed("Ann")), locale: Some("de-CH".into()), username: None };
     given::<People>([registered(PASSWORD).into()])
@@ -123,7 +162,7 @@ fn what_a_profile_says_already_is_not_said_again() {
 fn who_is_erased_is_gone_for_good() {
     given::<People>([registered(PASSWORD).into(), opened("a").into()])
         .when(Command::Erase)
-        .then([ended("a", "erased").into(), Erased {}.into()])
+        .then([all_ended(None, "erased").into(), Erased {}.into()])
         .when(Command::Erase)
         .then_nothing()
         .when(Command::OpenSession(opened("b")))

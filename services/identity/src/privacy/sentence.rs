@@ -32,6 +32,7 @@ pub(super) fn theirs(action: &str, actor: &str, subject: &str, data: &Value, nam
         },
         "person.session_opened" => format!("{whom} signed in by {}.", of("method")),
         "person.session_ended" => format!("A session of {whom} ended: {}.", of("reason").replace('_', " ")),
+        "person.sessions_ended" => format!("Sessions of {whom} ended: {}.", of("reason").replace('_', " ")),
         "person.refresh_reused" => format!("A refresh token of {whom} came twice: its session was ended."),
         "person.password_changed" => format!("{whom} set another password."),
         "person.totp_enabled" => format!("{whom} turned a second factor on."),
@@ -64,6 +65,10 @@ pub(super) fn yours(action: &str, data: &Value) -> String {
         "person.identity_unlinked" => format!("You may not sign in by {} any more.", of("provider")),
         "person.session_opened" => format!("You signed in by {}.", of("method")),
         "person.session_ended" => format!("A session ended: {}.", of("reason").replace('_', " ")),
+        "person.sessions_ended" => match data.get("keep").and_then(Value::as_str) {
+            Some(_) => format!("All sessions but one ended: {}.", of("reason").replace('_', " ")),
+            None => format!("All sessions ended: {}.", of("reason").replace('_', " ")),
+        },
         "person.refresh_reused" => {
             "A refresh token came twice, so somebody else may have had it: its session was ended.".to_owned()
         }
