@@ -66,6 +66,7 @@ pub(crate) const STATEMENTS: &[&str] = &[
     devices::POLL,
     devices::POLLED,
     devices::USED,
+    devices::WITHDRAW,
     devices::ERASE,
     devices::SWEEP,
     erasures::INVITES,

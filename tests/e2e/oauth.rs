@@ -359,6 +359,12 @@ async fn a_second_factor_is_asked_for_however_somebody_comes() {
     let continuation = asked["continuation"].as_str().unwrap();
     assert_eq!(go_on(continuation, 401).await["code"], "second_factor_required");
     assert_eq!(go_on("aoc_made-up", 422).await["code"], "invalid_code");
+    // Ending all sessions ends what is about to become one.
+    let ended = world.arrive("google", "ann", 202).await["continuation"].as_str().unwrap().to_owned();
+    ann.http.json("DELETE", "/v1/me/sessions", None, 200).await;
+    assert_eq!(go_on(&ended, 422).await["code"], "invalid_code");
+    let asked = world.arrive("google", "ann", 202).await;
+    let continuation = asked["continuation"].as_str().unwrap();
     // As long as it has led nowhere, it works.
     sqlx::query("UPDATE identity.credentials SET totp_enabled = false").execute(&mut postgres).await.unwrap();
     assert_eq!(go_on(continuation, 200).await["user"]["id"], json!(ann.id));

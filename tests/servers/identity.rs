@@ -330,9 +330,20 @@ async fn a_device_hears_what_one_person_has_decided_and_signs_in_once() {
     for _ in 0..2 {
         assert_eq!(devices.poll(b"d1").await.unwrap(), Polled::Approved(people[winner].clone()));
     }
-    devices.used(b"d1").await.unwrap();
+    for _ in 0..2 {
+        assert!(devices.used(b"d1").await.unwrap());
+    }
+    devices.withdraw(&people[winner].person).await.unwrap();
+    assert!(devices.used(b"d1").await.unwrap(), "who has come is not turned away");
     assert_eq!(devices.poll(b"d1").await.unwrap(), Polled::Unknown);
 
+    assert!(devices.ask(&new(b"d5", b"u5")).await.unwrap());
+    assert!(devices.decide(b"u5", true, &people[0]).await.unwrap());
+    assert!(matches!(devices.poll(b"d5").await.unwrap(), Polled::Approved(_)));
+    devices.withdraw(&people[1].person).await.unwrap();
+    devices.withdraw(&people[0].person).await.unwrap();
+    assert!(!devices.used(b"d5").await.unwrap(), "it comes in after it was turned away");
+    assert_eq!(devices.poll(b"d5").await.unwrap(), Polled::Denied);
     assert!(devices.ask(&new(b"d3", b"u3")).await.unwrap());
     assert!(devices.decide(b"u3", false, &people[0]).await.unwrap());
     assert_eq!(devices.poll(b"d3").await.unwrap(), Polled::Denied);
@@ -340,7 +351,7 @@ async fn a_device_hears_what_one_person_has_decided_and_signs_in_once() {
     sql(&database, "UPDATE identity.devices SET expires_at = now() - interval '25 hours'".into()).await;
     assert!(!devices.decide(b"u4", true, &people[0]).await.unwrap());
     assert_eq!(devices.poll(b"d4").await.unwrap(), Polled::Expired);
-    assert_eq!(devices.sweep().await.unwrap(), 3);
+    assert_eq!(devices.sweep().await.unwrap(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,7 +24,10 @@ pub(crate) const POLL: &str = "
     FROM identity.devices WHERE device = $1 FOR UPDATE";
 pub(crate) const POLLED: &str = "
     UPDATE identity.devices SET polled_at = now(), interval_seconds = interval_seconds + $2 WHERE device = $1";
-pub(crate) const USED: &str = "UPDATE identity.devices SET used_at = now() WHERE device = $1 AND used_at IS NULL";
+pub(crate) const USED: &str = "
+    UPDATE identity.devices SET used_at = coalesce(used_at, now()) WHERE device = $1 AND approved";
+pub(crate) const WITHDRAW: &str = "
+    UPDATE identity.devices SET approved = false WHERE person = $1 AND approved AND used_at IS NULL";
 pub(crate) const ERASE: &str = "DELETE FROM identity.devices WHERE person = $1";
 pub(crate) const SWEEP: &str = "
     DELETE FROM identity.devices WHERE ctid = ANY(ARRAY(
@@ -185,13 +188,22 @@ impl Devices {
         polled.await.map_err(Failure::attempting("ask for a device"))
     }
 
-    /// The device has signed in: its code is worth nothing from now on.
+    /// The device has signed in: its code is worth nothing from now on. `false`: it was taken back meanwhile.
     ///
     /// # Errors
     /// When Postgres cannot be asked.
-    pub async fn used(&self, device: &[u8]) -> Result<(), Failure> {
+    pub async fn used(&self, device: &[u8]) -> Result<bool, Failure> {
         let used = sqlx::query(USED).bind(device).execute(&self.pool).await;
-        used.map(drop).map_err(Failure::attempting("forget a device's code"))
+        used.map(|done| done.rows_affected() == 1).map_err(Failure::attempting("forget a device's code"))
+    }
+
+    /// Turns away the devices that a person has let in and that have not come yet.
+    ///
+    /// # Errors
+    /// When Postgres cannot be asked.
+    pub async fn withdraw(&self, person: &str) -> Result<(), Failure> {
+        let withdrawn = sqlx::query(WITHDRAW).bind(person).execute(&self.pool).await;
+        withdrawn.map(drop).map_err(Failure::attempting("turn devices away"))
     }
 
     /// Removes everything that a person has decided.

@@ -119,6 +119,64 @@ async fn a_device_that_is_turned_away_or_too_late_or_approved_by_a_stolen_passwo
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_was_let_in_and_has_not_come_is_turned_away_with_all_other_sessions() {
+    let stack = Stack::up(&[]);
+    let people = People::of(&stack);
+    let ann = people.join("ann").await;
+    let approved = async || {
+        let device = people.post("/v1/auth/device", json!({}), 200).await;
+        let body = Some(json!({ "user_code": device["user_code"] }));
+        ann.http.json("POST", "/v1/auth/device/approve", body, 204).await;
+        device
+    };
+    let device = approved().await;
+    ann.http.json("DELETE", "/v1/me/sessions", None, 200).await;
+    assert_eq!(error(&people, &device).await, "access_denied");
+
+    // Whoever had that session may have let it in.
+    people.log_in("ann").await;
+    let device = approved().await;
+    let listed = ann.http.get("/v1/me/sessions").await;
+    let other = listed["items"].as_array().unwrap().iter().find(|item| item["current"] == false).unwrap();
+    let path = format!("/v1/me/sessions/{}", other["id"].as_str().unwrap());
+    ann.http.json("DELETE", &path, None, 204).await;
+    assert_eq!(error(&people, &device).await, "access_denied");
+    assert_eq!(ann.http.get("/v1/me/sessions").await["items"].as_array().unwrap().len(), 1);
+
+    // Who leaves takes nothing back.
+    let other = people.log_in("ann").await;
+    let device = approved().await;
+    people.post("/v1/auth/logout", json!({ "refresh_token": other.refresh_token }), 204).await;
+    assert_eq!(ask(&people, &device).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_was_left_open_lets_no_device_in() {
+    let stack = Stack::up(&[]);
+    let people = People::of(&stack);
+    let ann = people.join("ann").await;
+    let earlier = "UPDATE identity.sessions SET auth_time = now() - interval '11 minutes'";
+    sqlx::query(earlier).execute(&mut stack.postgres().await).await.unwrap();
+    let next = people.post("/v1/auth/refresh", json!({ "refresh_token": ann.refresh_token }), 200).await;
+    let ann = Person::of(&people.http, &next);
+    let device = people.post("/v1/auth/device", json!({}), 200).await;
+    let approve = async |password: Value, expected: u16| {
+        let body = Some(json!({ "user_code": device["user_code"], "password": password }));
+        ann.http.json("POST", "/v1/auth/device/approve", body, expected).await
+    };
+    assert_eq!(approve(Value::Null, 403).await["code"], "reauthentication_required");
+    assert_eq!(approve(json!("guess"), 403).await["code"], "wrong_password");
+    assert_eq!(error(&people, &device).await, "authorization_pending");
+    approve(json!(PASSWORD), 204).await;
+    a_while_later(&stack).await;
+    assert_eq!(ask(&people, &device).await.0, 200);
+    // Turning away needs no proof.
+    let device = people.post("/v1/auth/device", json!({}), 200).await;
+    let body = Some(json!({ "user_code": device["user_code"] }));
+    ann.http.json("POST", "/v1/auth/device/deny", body, 204).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_grant_is_refused_as_oauth_says_it() {
     let stack = Stack::up(&[]);
     let people = People::of(&stack);

@@ -10,7 +10,9 @@ use utoipa::ToSchema;
 
 use super::email::invalid_code;
 use super::login::Opening;
+use super::proof::{Enough, Proof};
 use super::{Accounts, Inner, LoggedIn};
+use crate::password::Password;
 
 /// How long somebody may take to type the code, in seconds.
 const LIFETIME_SECONDS: i32 = 900;
@@ -138,12 +140,16 @@ impl Accounts {
         Ok(Waiting { client_name, address, asked_at })
     }
 
-    /// Decides about what waits under a code: with a session like one's own, or with none.
+    /// Decides about what waits under a code: with a session like one's own, or with none. A session that was left open is not
+    /// enough to let something in that stays.
     ///
     /// # Errors
-    /// 422 `invalid_code`, 429, 503.
+    /// 403 as [`Proof`] is not enough, 422 `invalid_code`, 429, 503.
     pub async fn decide_device(&self, code: &str, session: Deciding<'_>, from: &Origin) -> Result<(), Problem> {
-        let Deciding { person, amr, auth_time, tenant, approved } = session;
+        let Deciding { person, amr, auth_time, password, tenant, approved } = session;
+        if approved {
+            self.prove(person, Proof { auth_time, password }, Enough::Fresh, from).await?;
+        }
         self.count_try("device", person, from).await?;
         let code = typed(code).ok_or_else(invalid_code)?;
         self.credentials.enrol(person, None).await?;
@@ -179,13 +185,21 @@ impl Accounts {
         };
         let Approval { person, session, amr, auth_time, tenant, password_number } = approval;
         let tenant = self.still_member_of(&person, tenant.as_deref()).await?;
-        let opening =
-            Opening { person, session: Some(session), amr, auth_time, tenant, password_number: Some(password_number) };
+        let opening = Opening {
+            person: person.clone(),
+            session: Some(session.clone()),
+            amr,
+            auth_time,
+            tenant,
+            password_number: Some(password_number),
+        };
         match self.open_session(opening, from).await {
             // Last: whoever has not heard the answer asks again, and gets the same one.
-            Ok(logged_in) => {
-                self.devices.used(&digest).await?;
-                Ok(Asked::LoggedIn(Box::new(logged_in)))
+            Ok(logged_in) if self.devices.used(&digest).await? => Ok(Asked::LoggedIn(Box::new(logged_in))),
+            // Taken back meanwhile, by whoever may have been too early to end this session with the others.
+            Ok(_) => {
+                self.end(&person, &session, "revoked").await?;
+                Ok(Asked::Denied)
             }
             // The password was replaced since, or whoever approved was erased.
             Err(problem) if !problem.is_transient() => Ok(Asked::Denied),
@@ -203,6 +217,8 @@ pub struct Deciding<'a> {
     pub amr: &'a [String],
     /// And when.
     pub auth_time: Timestamp,
+    /// Their password, if that was a while ago.
+    pub password: Option<Password>,
     /// Where they work.
     pub tenant: Option<String>,
     /// Whether the device may come in.

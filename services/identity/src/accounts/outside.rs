@@ -21,7 +21,7 @@ use crate::person::{Person, Register};
 const MAX_NAME_CHARS: usize = 100;
 /// How long somebody may look for their second factor.
 const CONTINUE_SECONDS: f64 = 300.0;
-const CONTINUE: &str = "oauth-continue";
+pub(super) const CONTINUE: &str = "oauth-continue";
 
 /// Somebody who is known elsewhere was let in, nearly.
 #[derive(Debug, Clone)]
@@ -81,7 +81,12 @@ impl Accounts {
         let person = person.ok_or_else(super::email::invalid_code)?;
         self.count_try("second", &person, from).await?;
         let row = self.credentials.of(&person).await?.ok_or_else(super::email::invalid_code)?;
-        let mut amr = vec![detail["provider"].as_str().unwrap_or_default().to_owned()];
+        let provider = detail["provider"].as_str().unwrap_or_default().to_owned();
+        // Unlinked since: nobody comes in by it any more.
+        if !self.existing(&person).await?.links.contains_key(&provider) {
+            return Err(super::email::invalid_code());
+        }
+        let mut amr = vec![provider];
         if row.totp_enabled {
             let credential = Credential { login: None, password: Password::from(""), totp, recovery, tenant: None };
             amr.extend(self.second_factor(&person, &row, &credential, from).await?);
@@ -127,6 +132,7 @@ impl Accounts {
     pub async fn unlink(&self, person: &str, provider: Provider) -> Result<Me, Problem> {
         let found = self.existing(person).await?;
         let unlinked = events::person::IdentityUnlinked { provider: provider.as_str().to_owned() };
+        self.withdraw(person).await?;
         // What is unlinked lets nobody in from here on, whether or not its reservation is still there.
         self.record(person, "unlink", &unlinked, &clock::fresh_id("cmd_")).await?;
         if let Some(subject) = self.open_if(found.links.get(provider.as_str()), "subject").await? {

@@ -212,6 +212,7 @@ impl Inner {
     async fn record_password(&self, person: &str, number: u32, by: &str, keep: Option<&str>) -> Result<(), Problem> {
         let change = ChangePassword { number, by: by.to_owned(), keep: keep.map(str::to_owned) };
         self.record(person, "change-password", &change, &clock::fresh_id("cmd_")).await?;
+        self.withdraw(person).await?;
         Ok(self.codes.void(person, CHANGE).await?)
     }
 

@@ -145,8 +145,16 @@ impl Inner {
         Ok(ended)
     }
 
+    /// Takes back what would open sessions of a person that nobody sees yet: devices that were let in and have not come, and
+    /// sign-ins that wait for a second factor.
+    pub(crate) async fn withdraw(&self, person: &str) -> Result<(), Problem> {
+        self.devices.withdraw(person).await?;
+        Ok(self.codes.void(person, super::outside::CONTINUE).await?)
+    }
+
     /// Ends all sessions of a person, but perhaps one. Returns how many.
     pub(crate) async fn end_all(&self, person: &str, keep: Option<&str>, reason: &str) -> Result<usize, Problem> {
+        self.withdraw(person).await?;
         let ended = self.sessions.end_all(person, keep, reason).await?;
         for session in &ended {
             self.memory.sessions.forget(session.as_str());
@@ -165,7 +173,11 @@ impl Accounts {
     pub async fn revoke(&self, person: &str, session: &str) -> Result<(), Problem> {
         let known = self.sessions.holder(session).await?.is_some_and(|holder| holder == person);
         match known {
-            true => self.end(person, session, "revoked").await.map(drop),
+            true => {
+                // Whose session it was may have let a device in with it.
+                self.withdraw(person).await?;
+                self.end(person, session, "revoked").await.map(drop)
+            }
             false => Err(Problem::not_found("You have no such session, or it is over already.")),
         }
     }

@@ -13,6 +13,7 @@ use super::auth::invalid;
 use super::{Secret, people_only, secret};
 use crate::accounts::{Accounts, Asking, Deciding, Waiting};
 use crate::names::Invalid;
+use crate::password::Password;
 
 pub(super) fn router() -> OpenApiRouter<Accounts> {
     OpenApiRouter::new().routes(routes!(begin)).routes(routes!(show)).routes(routes!(approve)).routes(routes!(deny))
@@ -103,13 +104,17 @@ struct Decide {
     /// As the device shows it.
     #[schema(example = "WDJB-MJHT")]
     user_code: String,
+    /// To let a device in: needed by who signed in more than ten minutes ago.
+    #[schema(value_type = Option<String>, format = Password, example = "correct horse battery")]
+    password: Option<Password>,
 }
 
 /// Signs a device in, as oneself.
 ///
-/// Its session works in the tenant of the one in which it was approved.
+/// Its session works in the tenant of the one in which it was approved. Until the device has come, ending all other sessions,
+/// ending one that is not one's own, and another password turn it away.
 #[utoipa::path(post, path = "/v1/auth/device/approve", tag = "auth", security(("token" = ["me"])), request_body = Decide,
-    responses((status = 204), (status = 422, body = documents::Problem), (status = 429, body = documents::Problem)))]
+    responses((status = 204), (status = 403, body = documents::Problem), (status = 422, body = documents::Problem), (status = 429, body = documents::Problem)))]
 async fn approve(
     State(accounts): State<Accounts>,
     signed: SignedIn,
@@ -138,12 +143,13 @@ async fn decide(
     body: &Payload,
     approved: bool,
 ) -> Result<StatusCode, Fault> {
-    let Decide { user_code } = body.read()?;
+    let Decide { user_code, password } = body.read()?;
     let Holder::Person { auth_time, amr, .. } = &signed.0.holder else { return Err(people_only().into()) };
     let deciding = Deciding {
         person: signed.0.principal.as_str(),
         amr,
         auth_time: *auth_time,
+        password,
         tenant: signed.0.tenant.as_ref().map(ToString::to_string),
         approved,
     };
