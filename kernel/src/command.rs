@@ -30,6 +30,32 @@ impl CommandId {
         Ok(Self(text.into()))
     }
 
+    /// Checks a text that somebody outside has chosen: the platform's own commands must not find their ids taken.
+    ///
+    /// # Errors
+    /// [`InvalidName`] as [`CommandId::new`], and when it begins with [`CommandId::RESERVED`].
+    pub fn chosen(text: &str) -> Result<Self, InvalidName> {
+        let id = Self::new(text)?;
+        match text.starts_with(Self::RESERVED) {
+            true => {
+                let rule = "ids that begin with `airstream.` are the platform's own";
+                Err(InvalidName { what: "the command id", text: text.chars().take(64).collect(), rule })
+            }
+            false => Ok(id),
+        }
+    }
+
+    /// How an id of the platform's own begins where it can be foretold.
+    pub const RESERVED: &str = "airstream.";
+
+    /// The id of a command of the platform's own: the same name gives the same id, and nobody outside can have used it.
+    ///
+    /// # Errors
+    /// [`InvalidName`] as [`CommandId::new`].
+    pub fn reserved(name: &str) -> Result<Self, InvalidName> {
+        Self::new(&format!("{}{name}", Self::RESERVED))
+    }
+
     /// The text itself.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -172,5 +198,14 @@ mod tests {
         for bad in ["", "a b", "a\nb", "ü", &"x".repeat(129)] {
             assert!(CommandId::new(bad).is_err(), "{bad:?} was accepted");
         }
+    }
+
+    #[test]
+    fn nobody_outside_chooses_an_id_of_the_platform() {
+        let ours = CommandId::reserved("owner-left.key_1").unwrap();
+        assert_eq!(CommandId::new(ours.as_str()), Ok(ours.clone()), "what is stored is read again");
+        assert!(CommandId::chosen(ours.as_str()).is_err());
+        assert_eq!(CommandId::chosen("key_1.owner-left").unwrap().as_str(), "key_1.owner-left");
+        assert!(CommandId::chosen("a b").is_err());
     }
 }

@@ -18,13 +18,13 @@ impl IdempotencyKey {
     /// Reads the headers.
     ///
     /// # Errors
-    /// 400 `invalid_name` when it is none.
+    /// 400 `invalid_name` when it is none, or one of the platform's own.
     pub fn of(headers: &HeaderMap) -> Result<Option<CommandId>, Fault> {
         for name in ["idempotency-key", "airstream-command-id"] {
             let Some(value) = headers.get(name) else { continue };
             let text = value.to_str().unwrap_or_default().trim();
             let text = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
-            return Ok(Some(CommandId::new(text)?));
+            return Ok(Some(CommandId::chosen(text)?));
         }
         Ok(None)
     }

@@ -169,6 +169,14 @@ async fn when_somebody_leaves_their_keys_end_everywhere_and_the_log_says_so() {
     for http in [&program, &program_there, &kept_there] {
         http.get("/v1/workflows").await;
     }
+    // Whoever foresees how the platform names its commands keeps nothing from being written down by using the name first.
+    let rotate = async |command: String| {
+        let request =
+            mona.http.request("POST", &format!("/v1/api-keys/{id}/rotate")).header("idempotency-key", command);
+        request.json(&json!({ "overlap_seconds": 3_600 })).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(rotate(format!("{id}.owner-left")).await, 200);
+    assert_eq!(rotate(format!("airstream.owner-left.{id}")).await, 400);
     olga.http.json("DELETE", &format!("/v1/tenants/{tenant}/members/{}", mona.id), None, 200).await;
     assert_eq!(status(&program, "GET", "/v1/workflows").await, 401);
     let asked = std::time::Instant::now();

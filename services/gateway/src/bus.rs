@@ -54,7 +54,7 @@ pub(crate) async fn request(
     if addressed.principal == PrincipalId::system() {
         return Err(Problem::new(403, "reserved_principal", "`airstream` is the platform itself; use your own name."));
     }
-    let id = header(headers::COMMAND_ID).map(|text| CommandId::new(&text)).transpose()?;
+    let id = header(headers::COMMAND_ID).map(|text| CommandId::chosen(&text)).transpose()?;
     let expected_version = match header(headers::EXPECTED_VERSION) {
         None => None,
         Some(text) => Some(text.trim().parse().map_err(|_| {

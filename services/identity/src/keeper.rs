@@ -54,9 +54,12 @@ impl Keeper {
             }
             Asked::EndAll { person, left_at } => {
                 let keys = self.keys.of_owner(&person, tenant.as_str(), left_at).await?;
+                // One that cannot be revoked now keeps no other one alive.
+                let mut failed = None;
                 for key in &keys {
-                    self.revoke(tenant, key, effect).await?;
+                    failed = self.revoke(tenant, key, effect).await.err().or(failed);
                 }
+                failed.map_or(Ok(()), Err)?;
                 Ok(format!("revoked {}", keys.len()))
             }
         }
@@ -66,7 +69,7 @@ impl Keeper {
         let stream = StreamName::new(tenant.as_str(), key::CATEGORY, key)?;
         let body = json!(Revoked { reason: "owner_left".to_owned() });
         let request = Request {
-            id: Some(CommandId::new(&format!("{key}.owner-left"))?),
+            id: Some(CommandId::reserved(&format!("owner-left.{key}"))?),
             correlation: Some(effect.correlation.clone()),
             causation: Some(effect.event.clone()),
             traceparent: effect.traceparent.clone(),

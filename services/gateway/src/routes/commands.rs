@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use kernel::{Problem, StreamName};
+use kernel::{CommandId, Problem, StreamName};
 use projections::commits::CommitRow;
 use projections::inbox::RejectedRow;
 use projections::{Database, commits, fresh, inbox};
@@ -75,7 +75,7 @@ async fn publish(
             return Err(Problem::new(400, "ambiguous_command_id", detail).into());
         }
         (Some(key), _) => Some(key),
-        (None, Some(text)) => Some(text.parse()?),
+        (None, Some(text)) => Some(CommandId::chosen(&text)?),
         (None, None) => None,
     };
     let text = publish.body.map(|body| body.get().to_owned()).unwrap_or_default();

@@ -199,7 +199,7 @@ impl Inner {
                 .get(&other.invite)
                 .is_some_and(|invited| (invited.expires_at, other.invite.as_str()) < (since, newest.invite.as_str()));
             if older {
-                let id = CommandId::new(&format!("{}.replaced", other.invite))?;
+                let id = CommandId::reserved(&format!("replaced.{}", other.invite))?;
                 let body = json!({ "invite": other.invite });
                 self.command(tenant, "revoke-invite", &body, by, false, Some(id), Chain::default()).await?;
             }

@@ -167,7 +167,7 @@ impl Inner {
     async fn forget_member(&self, tenant: &str, person: &str) -> Result<bool, Problem> {
         let tenant = TenantId::new(tenant)?;
         let body = json!({ "person": person }).to_string();
-        let id = CommandId::new(&format!("{person}.forget"))?;
+        let id = CommandId::reserved(&format!("forget.{person}"))?;
         let request = Request::internal(tenant_stream(&tenant)?, "forget", body).with_id(id);
         let answer = self.accounts.commands.execute(request).await?;
         self.accounts.memory.tenants.forget(&tenant);
