@@ -28,7 +28,13 @@ pub struct Vault(Arc<Inner>);
 struct Inner {
     master: MasterKey,
     keyring: Arc<dyn Keyring>,
-    cache: Mutex<LruCache<String, (Key, Instant)>>,
+    cache: Mutex<Cache>,
+}
+
+struct Cache {
+    keys: LruCache<String, (Key, Instant)>,
+    /// Counts what was forgotten: what was read from the keyring before that is not kept after it.
+    forgotten: u64,
 }
 
 /// What a sealed text says.
@@ -79,7 +85,11 @@ impl Vault {
     /// On a store of keys that this master key wraps.
     #[must_use]
     pub fn new(master: MasterKey, keyring: Arc<dyn Keyring>) -> Self {
-        Self(Arc::new(Inner { master, keyring, cache: Mutex::new(LruCache::new(CACHED_KEYS)) }))
+        Self(Arc::new(Inner {
+            master,
+            keyring,
+            cache: Mutex::new(Cache { keys: LruCache::new(CACHED_KEYS), forgotten: 0 }),
+        }))
     }
 
     /// Seals a text about a subject. `field` says what it is, such as `email`: it can be opened as that only. A subject that
@@ -154,46 +164,55 @@ impl Vault {
 
     /// Forgets what is held of a subject's key in memory: another instance has destroyed it.
     pub fn forget(&self, subject: &str) {
-        self.cache().pop(subject);
+        let mut cache = self.cache();
+        cache.forgotten += 1;
+        cache.keys.pop(subject);
     }
 
     /// A subject's key, made if there is none yet.
     async fn key(&self, subject: &str, field: &str) -> Result<Key, VaultError> {
-        if let Some(key) = self.cached(subject) {
-            return Ok(key);
-        }
+        let before = match self.cached(subject) {
+            Ok(key) => return Ok(key),
+            Err(before) => before,
+        };
         let fresh = self.0.master.wrap(subject, &random::<KEY_BYTES>());
         let kept = self.0.keyring.get_or_keep(subject, fresh).await?;
         let wrapped = kept.ok_or_else(|| VaultError::Erased { subject: subject.to_owned() })?;
-        self.unwrap(subject, field, &wrapped)
+        self.unwrap(subject, field, &wrapped, before)
     }
 
     /// A subject's key, if it has one.
     async fn known(&self, subject: &str, field: &str) -> Result<Option<Key>, VaultError> {
-        if let Some(key) = self.cached(subject) {
-            return Ok(Some(key));
-        }
+        let before = match self.cached(subject) {
+            Ok(key) => return Ok(Some(key)),
+            Err(before) => before,
+        };
         let wrapped = self.0.keyring.get(subject).await?;
-        wrapped.map(|wrapped| self.unwrap(subject, field, &wrapped)).transpose()
+        wrapped.map(|wrapped| self.unwrap(subject, field, &wrapped, before)).transpose()
     }
 
-    fn unwrap(&self, subject: &str, field: &str, wrapped: &[u8]) -> Result<Key, VaultError> {
+    /// `before`: what had been forgotten when the keyring was asked. Whoever was forgotten since may have been destroyed since.
+    fn unwrap(&self, subject: &str, field: &str, wrapped: &[u8], before: u64) -> Result<Key, VaultError> {
         let key = self.0.master.unwrap(subject, wrapped).ok_or_else(|| unreadable(subject, field))?;
-        self.cache().put(subject.to_owned(), (key.clone(), Instant::now() + CACHED_FOR));
+        let mut cache = self.cache();
+        if cache.forgotten == before {
+            cache.keys.put(subject.to_owned(), (key.clone(), Instant::now() + CACHED_FOR));
+        }
         Ok(key)
     }
 
-    fn cached(&self, subject: &str) -> Option<Key> {
+    /// A key that is held; or what has been forgotten so far.
+    fn cached(&self, subject: &str) -> Result<Key, u64> {
         let mut cache = self.cache();
-        let (key, until) = cache.get(subject)?;
-        if *until > Instant::now() {
-            return Some(key.clone());
+        match cache.keys.get(subject) {
+            Some((key, until)) if *until > Instant::now() => return Ok(key.clone()),
+            Some(_) => drop(cache.keys.pop(subject)),
+            None => {}
         }
-        cache.pop(subject);
-        None
+        Err(cache.forgotten)
     }
 
-    fn cache(&self) -> MutexGuard<'_, LruCache<String, (Key, Instant)>> {
+    fn cache(&self) -> MutexGuard<'_, Cache> {
         self.0.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -283,6 +302,62 @@ mod tests {
         assert_eq!(other.open(&sealed, "email").await.unwrap(), Opened::Text("a".into()));
         other.forget("usr_1");
         assert_eq!(other.open(&sealed, "email").await.unwrap(), Opened::Erased);
+    }
+
+    /// A keyring that is slow to answer: what it says may be over when it is heard.
+    struct Slow {
+        inner: Arc<MemoryKeyring>,
+        asked: tokio::sync::Notify,
+        answer: tokio::sync::Notify,
+    }
+
+    #[async_trait::async_trait]
+    impl Keyring for Slow {
+        async fn get(&self, subject: &str) -> Result<Option<Vec<u8>>, KeyringError> {
+            let found = self.inner.get(subject).await;
+            self.asked.notify_one();
+            self.answer.notified().await;
+            found
+        }
+
+        async fn get_or_keep(&self, subject: &str, wrapped: Vec<u8>) -> Result<Option<Vec<u8>>, KeyringError> {
+            let kept = self.inner.get_or_keep(subject, wrapped).await;
+            self.asked.notify_one();
+            self.answer.notified().await;
+            kept
+        }
+
+        async fn destroy(&self, subject: &str) -> Result<(), KeyringError> {
+            self.inner.destroy(subject).await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_that_was_read_before_it_was_destroyed_is_not_held_after() {
+        let (vault, keyring, master) = vault();
+        let sealed = vault.seal("usr_1", "email", "a").await.unwrap();
+        for how in ["open", "seal"] {
+            let subject = format!("usr_{how}");
+            let sealed = vault.seal(&subject, "email", "a").await.unwrap();
+            let slow =
+                Arc::new(Slow { inner: Arc::clone(&keyring), asked: Default::default(), answer: Default::default() });
+            let other = Vault::new(master.clone(), Arc::clone(&slow) as Arc<dyn Keyring>);
+            let destroyed = async {
+                slow.asked.notified().await;
+                other.destroy(&subject).await.unwrap();
+                slow.answer.notify_one();
+            };
+            let using = async {
+                match how {
+                    "open" => drop(other.open(&sealed, "email").await.unwrap()),
+                    _ => drop(other.seal(&subject, "email", "b").await.unwrap()),
+                }
+            };
+            tokio::join!(using, destroyed);
+            slow.answer.notify_one();
+            assert_eq!(other.open(&sealed, "email").await.unwrap(), Opened::Erased, "{how}");
+        }
+        assert_eq!(vault.open(&sealed, "email").await.unwrap(), Opened::Text("a".into()), "somebody else");
     }
 
     #[tokio::test(start_paused = true)]
