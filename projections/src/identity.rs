@@ -91,6 +91,7 @@ pub(crate) const STATEMENTS: &[&str] = &[
     handles::TAKE_OVER,
     handles::HOLD,
     handles::RELEASE,
+    handles::ALONE,
     handles::RELEASE_OTHERS,
     handles::RELEASE_ALL,
     handles::FIND,

@@ -52,8 +52,7 @@ async fn of_many_who_want_a_name_at_once_one_gets_it() {
     for name in [b"ann2", b"ann3"] {
         handles.claim(Kind::Username, name, owner).await.unwrap();
     }
-    handles.hold(Kind::Username, b"ann2", owner).await.unwrap();
-    handles.release_others(Kind::Username, b"ann2", owner).await.unwrap();
+    handles.settle(owner).await.unwrap().keep_only(Kind::Username, b"ann2").await.unwrap();
     assert_eq!(handles.holder(Kind::Username, b"ann").await.unwrap(), None);
     assert_eq!(handles.holder(Kind::Username, b"ann2").await.unwrap().as_ref(), Some(owner));
     let claimed = Claim::Claimed { person: owner.clone(), old: false };
@@ -61,6 +60,36 @@ async fn of_many_who_want_a_name_at_once_one_gets_it() {
     handles.claim(Kind::Username, b"ann", owner).await.unwrap();
     handles.release_all(owner).await.unwrap();
     assert_eq!(handles.claim(Kind::Username, b"ann", "usr_late").await.unwrap(), Claim::Ours);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_has_is_settled_by_one_at_a_time_on_all_instances() {
+    let database = database().await;
+    let (one, other) = (Handles::new(&database), Handles::new(&database));
+    for name in [b"ann1", b"ann2"] {
+        one.claim(Kind::Username, name, "usr_1").await.unwrap();
+    }
+    // One has read that it is the first name. Whoever settles the second one reads later, and has the last word.
+    let first = one.settle("usr_1").await.unwrap();
+    let second = tokio::spawn({
+        let other = other.clone();
+        async move { other.settle("usr_1").await.unwrap().keep_only(Kind::Username, b"ann2").await.unwrap() }
+    });
+    let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database =
+        (SELECT oid FROM pg_database WHERE datname = current_database())";
+    stories::eventually("the second one waits", async || {
+        sqlx::query_scalar::<_, i64>(waits).fetch_one(database.pool()).await.unwrap() == 1
+    })
+    .await;
+    first.keep_only(Kind::Username, b"ann1").await.unwrap();
+    second.await.unwrap();
+    assert_eq!(one.holder(Kind::Username, b"ann2").await.unwrap().as_deref(), Some("usr_1"));
+    assert_eq!(one.holder(Kind::Username, b"ann1").await.unwrap(), None);
+    // Who was interrupted keeps nobody waiting, and somebody else's names are settled meanwhile.
+    let interrupted = one.settle("usr_1").await.unwrap();
+    other.settle("usr_2").await.unwrap().keep_only(Kind::Username, b"bob").await.unwrap();
+    drop(interrupted);
+    other.settle("usr_1").await.unwrap().keep_only(Kind::Username, b"ann2").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,9 @@
 //! Reservations of what only one person can have: an address, a username, an identity of a provider.
 
-use sqlx::PgPool;
+use std::sync::Arc;
+
+use sqlx::{PgPool, Postgres, Transaction};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::{Database, Failure};
 
@@ -16,6 +19,7 @@ pub(crate) const HOLD: &str = "UPDATE identity.handles SET held = true WHERE kin
 pub(crate) const RELEASE: &str = "DELETE FROM identity.handles WHERE kind = $1 AND digest = $2 AND person = $3";
 pub(crate) const RELEASE_OTHERS: &str =
     "DELETE FROM identity.handles WHERE kind = $1 AND digest <> $2 AND person = $3 AND held";
+pub(crate) const ALONE: &str = "SELECT pg_advisory_xact_lock(hashtextextended('identity.handles/' || $1, 0))";
 pub(crate) const RELEASE_ALL: &str = "DELETE FROM identity.handles WHERE person = $1";
 pub(crate) const FIND: &str = "SELECT person, held FROM identity.handles WHERE kind = $1 AND digest = $2";
 
@@ -68,6 +72,34 @@ pub enum Claim {
 #[derive(Clone)]
 pub struct Handles {
     pool: PgPool,
+    /// Whoever settles holds a connection and may need another one, so there is one at a time of each instance: many would take
+    /// all connections and wait for each other.
+    settling: Arc<Mutex<()>>,
+}
+
+/// What a person has is being settled, by nobody else at the same time, on whatever instance. Dropped, it changes nothing.
+pub struct Settling {
+    transaction: Transaction<'static, Postgres>,
+    person: String,
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl Settling {
+    /// Makes this last, and gives back what the person has held of the kind before. What they have only claimed is still being
+    /// decided.
+    ///
+    /// # Errors
+    /// When Postgres cannot be asked; then nothing has changed.
+    pub async fn keep_only(mut self, kind: Kind, digest: &[u8]) -> Result<(), Failure> {
+        let kept = async {
+            for statement in [HOLD, RELEASE_OTHERS] {
+                let change = sqlx::query(statement).bind(kind.as_str()).bind(digest).bind(&self.person);
+                change.execute(&mut *self.transaction).await?;
+            }
+            self.transaction.commit().await
+        };
+        kept.await.map_err(Failure::attempting("settle a person's names"))
+    }
 }
 
 /// After so many seconds, whoever has claimed something and not come to an end has been interrupted.
@@ -77,7 +109,7 @@ impl Handles {
     /// In the migrated database.
     #[must_use]
     pub fn new(database: &Database) -> Self {
-        Self { pool: database.pool().clone() }
+        Self { pool: database.pool().clone(), settling: Arc::default() }
     }
 
     /// Claims something for a person.
@@ -133,13 +165,20 @@ impl Handles {
         self.change(RELEASE, kind, digest, person, "give a name back").await
     }
 
-    /// Gives back what a person has held of this kind before: everything but this. What they have only claimed is still being
-    /// decided.
+    /// Begins to settle what a person has. Whatever says what that is, is to be read after this: of two who settle, the one that
+    /// comes second then knows no less than the first.
     ///
     /// # Errors
     /// When Postgres cannot be asked.
-    pub async fn release_others(&self, kind: Kind, digest: &[u8], person: &str) -> Result<(), Failure> {
-        self.change(RELEASE_OTHERS, kind, digest, person, "give former names back").await
+    pub async fn settle(&self, person: &str) -> Result<Settling, Failure> {
+        let turn = Arc::clone(&self.settling).lock_owned().await;
+        let begun = async {
+            let mut transaction = self.pool.begin().await?;
+            sqlx::query(ALONE).bind(person).execute(&mut *transaction).await?;
+            Ok(transaction)
+        };
+        let transaction = begun.await.map_err(Failure::attempting("settle a person's names"))?;
+        Ok(Settling { transaction, person: person.to_owned(), _turn: turn })
     }
 
     /// Gives back everything that a person has.

@@ -61,11 +61,11 @@ impl Inner {
     /// Holds what a person's stream says that they have, and gives back what they had before. After any order of changes and
     /// crashes, the last of these is right.
     pub(crate) async fn settle(&self, person: &str, kind: Kind) -> Result<(), Problem> {
+        let settling = self.handles.settle(person).await?;
         let found = self.existing(person).await?;
-        if let Some(digest) = self.current(&found, kind).await? {
-            self.handles.hold(kind, &digest, person).await?;
-            self.handles.release_others(kind, &digest, person).await?;
+        match self.current(&found, kind).await? {
+            Some(digest) => Ok(settling.keep_only(kind, &digest).await?),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
