@@ -217,7 +217,12 @@ impl PlatformAccess {
                 let digest = accounts.handle(Kind::Email, email.normal());
                 let holder = accounts.handles.holder(Kind::Email, &digest).await?;
                 if holder.as_deref() == Some(person) {
-                    return Ok(accounts.person(person).await?.is_some_and(|person| person.email_confirmed));
+                    // They may have given it up and been interrupted: their own stream says what is theirs.
+                    let found = accounts.person(person).await?.filter(|person| person.email_confirmed);
+                    return match found {
+                        Some(found) => Ok(accounts.current(&found, Kind::Email).await?.as_ref() == Some(&digest)),
+                        None => Ok(false),
+                    };
                 }
             }
             Ok::<_, Problem>(false)

@@ -1,6 +1,7 @@
 //! Changing to another address.
 
 use serde_json::{Value, json};
+use stories::eventually;
 
 use crate::people::{PASSWORD, People};
 use crate::stack::Stack;
@@ -65,6 +66,24 @@ async fn an_address_that_somebody_has_is_not_told_to_others_and_not_taken() {
     people.confirm(NEW).await;
     assert_ne!(people.log_in(NEW).await.id, ann.id);
     assert_eq!(ann.http.get("/v1/me").await["email"], json!(ann.email));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gave_up_an_operators_address_runs_nothing_though_it_is_still_reserved_for_them() {
+    let stack = Stack::up_with(&[], &[("AIRSTREAM__IDENTITY__OPERATORS", "ann@example.org")]);
+    let people = People::of(&stack);
+    let ann = people.join("ann").await;
+    assert_eq!(ann.http.get("/v1/whoami").await["operator"], true);
+    let mut postgres = stack.postgres().await;
+    let reserved = "SELECT digest FROM identity.handles WHERE kind = 'email' AND person = $1";
+    let reserved: Vec<u8> = sqlx::query_scalar(reserved).bind(&ann.id).fetch_one(&mut postgres).await.unwrap();
+    let ask = json!({ "email": NEW, "password": PASSWORD });
+    ann.http.json("POST", "/v1/me/email", Some(ask), 202).await;
+    people.post("/v1/auth/verify-email", json!({ "code": code(&people, 1).await }), 200).await;
+    // As if the change had been written down, and come no further.
+    let kept = "INSERT INTO identity.handles (kind, digest, person, held) VALUES ('email', $1, $2, true)";
+    sqlx::query(kept).bind(&reserved).bind(&ann.id).execute(&mut postgres).await.unwrap();
+    eventually("they are no operator", async || ann.http.get("/v1/whoami").await["operator"] == false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
