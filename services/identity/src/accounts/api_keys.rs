@@ -195,6 +195,8 @@ impl Accounts {
             return Err(unknown());
         }
         self.memory.forget_key(key);
+        // Also when the log, by which others hear of it, cannot be written and nobody asks again.
+        self.memory.lessen(key);
         let revoked = Revoked { reason: "revoked".to_owned() };
         self.tell(tenant, key, "revoke", &revoked, by, id, chain).await
     }

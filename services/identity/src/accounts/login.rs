@@ -147,9 +147,7 @@ impl Inner {
             }
             return Err(problem);
         }
-        for oldest in self.sessions.end_oldest(&person, &session, MAX_SESSIONS).await? {
-            self.memory.sessions.forget(oldest.as_str());
-        }
+        self.ended(&person, &self.sessions.end_oldest(&person, &session, MAX_SESSIONS).await?);
         self.tokens(&session, 0, amr, auth_time, tenant, user)
     }
 

@@ -197,9 +197,7 @@ impl Inner {
     /// Replaces a password and ends sessions, in one transaction. `false`: it has been replaced meanwhile.
     async fn replace(&self, person: &str, number: u32, hash: &str, keep: Option<&str>) -> Result<bool, Problem> {
         let ended = self.credentials.set_password(person, number, hash, keep).await?;
-        for session in ended.iter().flatten() {
-            self.memory.sessions.forget(session.as_str());
-        }
+        self.ended(person, ended.as_deref().unwrap_or_default());
         Ok(ended.is_some())
     }
 

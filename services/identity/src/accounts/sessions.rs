@@ -58,6 +58,7 @@ impl Accounts {
             Refreshed::Over => Err(over()),
             Refreshed::Reused { person } => {
                 tracing::warn!(session = read.session, "a refresh token came twice; its session has ended");
+                self.ended(&person, std::slice::from_ref(&read.session));
                 let origin = json!({ "address": from.address, "agent": from.agent });
                 let origin = self.seal(&person, "origin", &origin.to_string()).await?;
                 let reused = events::person::RefreshReused { session: read.session.clone(), origin };
@@ -135,10 +136,21 @@ impl Inner {
         Ok(Some((tenant, self.me(&person).await?)))
     }
 
+    /// Sessions of a person have ended: here it counts at once. Their connections are cut also when the log, by which everybody
+    /// else hears of it, cannot be written and nobody asks again.
+    pub(crate) fn ended(&self, person: &str, sessions: &[String]) {
+        for session in sessions {
+            self.memory.sessions.forget(session.as_str());
+        }
+        if !sessions.is_empty() {
+            self.memory.lessen(person);
+        }
+    }
+
     /// Ends a session of a person. `false`: there was none.
     pub(crate) async fn end(&self, person: &str, session: &str, reason: &str) -> Result<bool, Problem> {
         let ended = self.sessions.end(person, session, reason).await?;
-        self.memory.sessions.forget(session);
+        self.ended(person, &[session.to_owned()]);
         // Recorded also when it had ended before: whoever ended it may have been interrupted here.
         let body = json!({ "session": session, "reason": reason });
         self.record(person, "end-session", &body, &format!("{session}.end")).await?;
@@ -156,9 +168,7 @@ impl Inner {
     pub(crate) async fn end_all(&self, person: &str, keep: Option<&str>, reason: &str) -> Result<usize, Problem> {
         self.withdraw(person).await?;
         let ended = self.sessions.end_all(person, keep, reason).await?;
-        for session in &ended {
-            self.memory.sessions.forget(session.as_str());
-        }
+        self.ended(person, &ended);
         let body = json!({ "keep": keep, "reason": reason });
         self.record(person, "end-sessions", &body, &clock::fresh_id("cmd_")).await?;
         Ok(ended.len())
