@@ -30,6 +30,7 @@ pub(crate) struct Config {
     pub(crate) instance: Instance,
     pub(crate) executor: Executor,
     pub(crate) reactor: Reactor,
+    pub(crate) workflows: Workflows,
     pub(crate) identity: Identity,
     pub(crate) oauth: OAuth,
     pub(crate) mail: Mail,
@@ -244,6 +245,21 @@ impl Default for Reactor {
     }
 }
 
+/// What workflows may do.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Workflows {
+    pub(crate) allow_private: Vec<String>,
+}
+
+impl Workflows {
+    /// Where requests of steps may go. Networks that are none have been refused with the other mistakes.
+    pub(crate) fn reach(&self) -> workflows::Reach {
+        let allowed: Vec<_> = self.allow_private.iter().filter_map(|text| network(text)).collect();
+        workflows::Reach::new(&allowed)
+    }
+}
+
 /// People, tenants, keys.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -420,6 +436,10 @@ impl Config {
             let sentence = format!("http.trusted_proxies has networks such as 10.0.0.0/8, and '{text}' is none");
             expect(network(text).is_some(), sentence);
         }
+        for text in &self.workflows.allow_private {
+            let sentence = format!("workflows.allow_private has networks such as 10.0.0.0/8, and '{text}' is none");
+            expect(network(text).is_some(), sentence);
+        }
         for mistake in self.limits.mistakes() {
             expect(false, mistake);
         }
@@ -592,6 +612,7 @@ mod tests {
         config.http.trusted_proxies = vec!["10.0.0.0/8".to_owned(), "10.0.0.0/33".to_owned()];
         config.http.cors_origins = vec!["https://app.example.org/".to_owned(), "*".to_owned()];
         config.limits.user.read = "600".to_owned();
+        config.workflows.allow_private = vec!["localhost".to_owned()];
         config.development.tenant = "a.b".to_owned();
         config.development.principal = "sys".to_owned();
         config.development.token = "short".to_owned();
@@ -599,6 +620,6 @@ mod tests {
         config.executor.deadline_ms = 0;
         config.telemetry.otlp_endpoint = "localhost:4318".to_owned();
         config.telemetry.sample_ratio = 100.0;
-        assert_eq!(config.mistakes().len(), 11, "{:?}", config.mistakes());
+        assert_eq!(config.mistakes().len(), 12, "{:?}", config.mistakes());
     }
 }

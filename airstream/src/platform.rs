@@ -228,7 +228,8 @@ impl Platform {
         };
         if let Some(people) = people.as_ref().filter(|_| roles.reactor) {
             let tasks = Arc::new(Tasks::new(WorkQueue::new(connection.clone(), topology::TASKS)));
-            let steps = Steps::new(executor.clone(), tasks).context("no HTTP client can be made")?;
+            let steps =
+                Steps::new(executor.clone(), tasks, config.workflows.reach()).context("no HTTP client can be made")?;
             let store: Arc<dyn EffectStore> = Arc::new(PgEffects::new(database.clone()));
             let keeper = Keeper::new(&database, Arc::clone(&routed));
             platform.react(steps, &leases, &log, &store, &routed, config);

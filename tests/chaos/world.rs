@@ -43,6 +43,8 @@ impl World {
             ("AIRSTREAM__POSTGRES__URL", stack.postgres().url.clone()),
             ("AIRSTREAM__DEVELOPMENT__TOKEN", TOKEN.to_owned()),
             ("AIRSTREAM__IDENTITY__MASTER_KEY", "dGhlLW1hc3Rlci1rZXktb2YtdGhlLXRlc3RzLTMyLWI=".to_owned()),
+            // Steps call a server of the test's.
+            ("AIRSTREAM__WORKFLOWS__ALLOW_PRIVATE", "127.0.0.0/8".to_owned()),
             ("AIRSTREAM__LOG__FORMAT", "text".to_owned()),
         ];
         let airstreams = [0, 1].map(|number| Airstream::start(folder.path(), number, &environment));

@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use crate::serving::Shared;
 use crate::stack::Stack;
 
 /// A server that answers the n-th request with the n-th of these, and from then on with the last one.
@@ -75,5 +76,32 @@ async fn a_request_that_is_wrong_is_not_repeated_and_the_reason_is_kept() {
     let run = http.run_in("w1", &["completed", "failed"]).await;
     assert_eq!((&run["status"], &run["error"]["type"]), (&json!("failed"), &json!("http_404")), "{run:#}");
     assert!(run["error"]["message"].as_str().unwrap().contains("nope"));
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_goes_to_nobody_inside_unless_the_configuration_says_so() {
+    let ok = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine";
+    let (url, count, _) = server(vec![ok]).await;
+    let port = url.trim_end_matches("/hook").rsplit(':').next().unwrap().to_owned();
+    let shared = Shared::new(5_000).await;
+    let called = async |http: &crate::stack::Http, name: &str, host: &str| {
+        let url = format!("http://{host}:{port}/hook");
+        http.define(name, json!([{ "id": "call", "http": { "method": "POST", "url": url } }])).await;
+        http.start(name, name, json!(null)).await;
+        http.run_in(name, &["completed", "failed"]).await
+    };
+    let closed = shared.serve("closed").await;
+    for (n, host) in ["127.0.0.1", "localhost", "2130706433", "[::ffff:127.0.0.1]", "0.0.0.0"].into_iter().enumerate() {
+        let run = called(&closed.http, &format!("in{n}"), host).await;
+        assert_eq!((&run["status"], &run["error"]["type"]), (&json!("failed"), &json!("address_refused")), "{run:#}");
+        assert_eq!(run["steps"][0]["attempt"], 1, "the answer will not be another one: {run:#}");
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 0);
+    closed.stop();
+    let allowed = [("AIRSTREAM__WORKFLOWS__ALLOW_PRIVATE", "127.0.0.0/8".to_owned())];
+    let open = shared.serve_with("open", &allowed).await;
+    assert_eq!(called(&open.http, "out", "localhost").await["output"]["body"], "fine");
+    assert_eq!(called(&open.http, "other", "0.0.0.0").await["error"]["type"], "address_refused");
     assert_eq!(count.load(Ordering::SeqCst), 1);
 }

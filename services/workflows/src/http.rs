@@ -8,6 +8,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AF
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::reach::{Reach, Refused};
 use crate::run::{MAX_OUTPUT_BYTES, Work};
 
 /// What a try came to.
@@ -35,17 +36,23 @@ fn failed(kind: &str, message: String, retryable: bool) -> Outcome {
     Outcome::Failed(Failure { kind, message, retryable, no_effect: false, retry_after_seconds: None })
 }
 
-pub(crate) struct Client(reqwest::Client);
+pub(crate) struct Client {
+    client: reqwest::Client,
+    reach: Reach,
+}
 
 impl Client {
-    pub(crate) fn new() -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(reach: Reach) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder()
             .user_agent(concat!("airstream/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(10))
             // A redirect could lead a step's secrets elsewhere; the definition names the target.
             .redirect(reqwest::redirect::Policy::none())
+            // A proxy would resolve names itself, and reach what we do not.
+            .no_proxy()
+            .dns_resolver(reach.clone())
             .build()?;
-        Ok(Self(client))
+        Ok(Self { client, reach })
     }
 
     /// Sends it. The key is the same for every attempt of the step, so a receiver that knows the header acts once.
@@ -57,6 +64,9 @@ impl Client {
     }
 
     async fn exchange(&self, request: &Http, work: &Work, key: &str) -> Outcome {
+        if let Err(refused) = self.reach.check(&request.url) {
+            return outside(&refused);
+        }
         let method = match request.method {
             Method::Get => reqwest::Method::GET,
             Method::Head => reqwest::Method::HEAD,
@@ -84,7 +94,7 @@ impl Client {
             }
             other => other.clone(),
         };
-        let mut builder = self.0.request(method, &request.url);
+        let mut builder = self.client.request(method, &request.url);
         if let Some(body) = body {
             let text = match body {
                 Value::String(text) => text,
@@ -97,18 +107,37 @@ impl Client {
         }
         match builder.headers(headers).send().await {
             Ok(response) => read(response, request.max_response_bytes).await,
-            Err(error) if error.is_connect() => {
-                let message = format!("could not connect: {}", root(&error));
-                let error = Failure { no_effect: true, ..failure("connect", message) };
-                Outcome::Failed(error)
-            }
-            Err(error) => failed("request", format!("the request failed: {}", root(&error)), true),
+            Err(error) => unanswered(&error),
         }
     }
 }
 
 fn failure(kind: &str, message: String) -> Failure {
     Failure { kind: kind.to_owned(), message, retryable: true, no_effect: false, retry_after_seconds: None }
+}
+
+fn unanswered(error: &reqwest::Error) -> Outcome {
+    if let Some(refused) = refusal(error) {
+        return outside(refused);
+    }
+    match error.is_connect() {
+        true => {
+            let message = format!("could not connect: {}", root(error));
+            Outcome::Failed(Failure { no_effect: true, ..failure("connect", message) })
+        }
+        false => failed("request", format!("the request failed: {}", root(error)), true),
+    }
+}
+
+/// Nothing was sent, and asking again gets the same answer.
+fn outside(refused: &Refused) -> Outcome {
+    let error = failure("address_refused", refused.to_string());
+    Outcome::Failed(Failure { retryable: false, no_effect: true, ..error })
+}
+
+fn refusal(error: &reqwest::Error) -> Option<&Refused> {
+    let first: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(first), |reason| reason.source()).find_map(|reason| reason.downcast_ref())
 }
 
 /// The innermost reason: the outer ones repeat the URL, which may carry a secret.

@@ -15,9 +15,12 @@
 mod any;
 pub mod definition;
 mod http;
+mod reach;
 pub mod reactor;
 pub mod routes;
 pub mod run;
 mod seconds;
 pub mod start;
 pub mod work;
+
+pub use reach::Reach;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::http::{self, Outcome};
+use crate::reach::Reach;
 use crate::run::{Phase, Run, Work};
 
 /// Hands a task to whoever will do it.
@@ -49,12 +50,12 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// Looks runs up in `executor` and offers tasks to `tasks`.
+    /// Looks runs up in `executor`, offers tasks to `tasks`, and sends requests as far as `reach` goes.
     ///
     /// # Errors
     /// When no HTTP client can be made on this machine.
-    pub fn new(executor: Executor, tasks: Arc<dyn TaskQueue>) -> Result<Self, reqwest::Error> {
-        Ok(Self { executor, tasks, client: http::Client::new()? })
+    pub fn new(executor: Executor, tasks: Arc<dyn TaskQueue>, reach: Reach) -> Result<Self, reqwest::Error> {
+        Ok(Self { executor, tasks, client: http::Client::new(reach)? })
     }
 }
 
