@@ -220,7 +220,10 @@ pub trait Access: Send + Sync + 'static {
     async fn bearer(&self, token: &str) -> Result<Arc<Signed>, Problem>;
 
     /// Whether a tenant exists: the bus names one in the subject.
-    async fn knows(&self, tenant: &TenantId) -> bool;
+    ///
+    /// # Errors
+    /// 503 when it cannot be told now: that is no "no".
+    async fn knows(&self, tenant: &TenantId) -> Result<bool, Problem>;
 
     /// Tells of callers who may do less than before: whoever lets them stay connected asks again. Who lags behind asks again
     /// for everybody.

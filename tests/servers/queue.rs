@@ -1,6 +1,7 @@
 //! The queue of commands: once, in order per stream, and refusals are written down.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,7 +18,9 @@ use stories::{Servers, eventually};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-struct Everybody;
+/// Knows one tenant, and cannot tell so many times first.
+#[derive(Default)]
+struct Everybody(AtomicUsize);
 
 #[async_trait]
 impl Access for Everybody {
@@ -25,8 +28,12 @@ impl Access for Everybody {
         unreachable!("nobody comes by HTTP")
     }
 
-    async fn knows(&self, tenant: &TenantId) -> bool {
-        tenant.as_str() == "t"
+    async fn knows(&self, tenant: &TenantId) -> Result<bool, Problem> {
+        let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        match left {
+            Ok(_) => Err(Problem::unavailable("The log cannot be read right now.", 1_000)),
+            Err(_) => Ok(tenant.as_str() == "t"),
+        }
     }
 
     fn lessened(&self) -> broadcast::Receiver<PrincipalId> {
@@ -66,9 +73,13 @@ async fn start() -> Running {
 
 impl Running {
     fn read(&self, stop: &CancellationToken) -> tokio::task::JoinHandle<()> {
+        self.read_with(Everybody::default(), stop)
+    }
+
+    fn read_with(&self, access: Everybody, stop: &CancellationToken) -> tokio::task::JoinHandle<()> {
         let queue = WorkQueue::new(self.servers.nats.clone(), topology::COMMANDS);
         let commands: Arc<dyn Commands> = Arc::new(self.executor.clone());
-        tokio::spawn(gateway::queue::run(queue, Lease::permanent("queue"), commands, Arc::new(Everybody), stop.clone()))
+        tokio::spawn(gateway::queue::run(queue, Lease::permanent("queue"), commands, Arc::new(access), stop.clone()))
     }
 
     async fn put(&self, subject: &str, body: &'static str, id: Option<&str>) {
@@ -130,6 +141,28 @@ async fn a_refusal_is_written_down_with_its_reason_and_the_queue_goes_on() {
     eventually("the queue is empty", async || running.left().await == 0).await;
     let till = kernel::StreamName::new("t", "till", "empty").unwrap();
     assert_eq!(running.executor.inspect::<Till>(&till).await.unwrap().state, 1);
+    stop.cancel();
+    reader.await.unwrap();
+    running.stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_waits_while_nobody_can_tell_whether_its_tenant_exists() {
+    let running = start().await;
+    running.put("queue.t.p.till.kept.take", r#"{"coins":1}"#, None).await;
+    running.put("queue.t.p.till.kept.fly", "{}", Some("refused")).await;
+    running.put("queue.stranger.p.till.kept.take", "{}", None).await;
+    let stop = CancellationToken::new();
+    // Enough that each of the three is asked about in vain.
+    let reader = running.read_with(Everybody(AtomicUsize::new(9)), &stop);
+    eventually("the queue is empty", async || running.left().await == 0).await;
+    let till = kernel::StreamName::new("t", "till", "kept").unwrap();
+    assert_eq!(running.executor.inspect::<Till>(&till).await.unwrap().state, 1, "a command was dropped");
+    let tenant = TenantId::new("t").unwrap();
+    eventually("the refusal is listed", async || {
+        inbox::by_command(running.servers.database.pool(), &tenant, "refused").await.unwrap().len() == 1
+    })
+    .await;
     stop.cancel();
     reader.await.unwrap();
     running.stop.cancel();

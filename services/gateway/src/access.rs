@@ -49,8 +49,8 @@ impl Access for DevelopmentAccess {
         }
     }
 
-    async fn knows(&self, tenant: &TenantId) -> bool {
-        *tenant == self.tenant || self.others.knows(tenant).await
+    async fn knows(&self, tenant: &TenantId) -> Result<bool, Problem> {
+        Ok(*tenant == self.tenant || self.others.knows(tenant).await?)
     }
 
     fn lessened(&self) -> broadcast::Receiver<PrincipalId> {
@@ -73,8 +73,8 @@ impl Access for Nobody {
         Err(Problem::new(401, "unauthenticated", "The token is not valid."))
     }
 
-    async fn knows(&self, _: &TenantId) -> bool {
-        false
+    async fn knows(&self, _: &TenantId) -> Result<bool, Problem> {
+        Ok(false)
     }
 
     fn lessened(&self) -> broadcast::Receiver<PrincipalId> {

@@ -47,7 +47,7 @@ pub(crate) async fn request(
 ) -> Result<Request, Problem> {
     let addressed =
         subjects::addressed(subject).map_err(|error| Problem::new(400, "invalid_subject", error.to_string()))?;
-    if !access.knows(&addressed.stream.tenant).await {
+    if !access.knows(&addressed.stream.tenant).await? {
         let detail = format!("There is no tenant `{}`.", addressed.stream.tenant);
         return Err(Problem::new(404, "unknown_tenant", detail));
     }
@@ -71,4 +71,46 @@ pub(crate) async fn request(
         traceparent: word(headers::TRACEPARENT),
         ..Request::new(addressed.stream, &addressed.command, body, addressed.principal)
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests report by panicking")]
+mod tests {
+    use async_trait::async_trait;
+    use kernel::TenantId;
+    use rest::Signed;
+    use tokio::sync::broadcast;
+
+    use super::*;
+
+    /// Cannot tell anything now.
+    struct Away;
+
+    #[async_trait]
+    impl Access for Away {
+        async fn bearer(&self, _: &str) -> Result<Arc<Signed>, Problem> {
+            Err(Problem::unavailable("The log is away.", 1_000))
+        }
+
+        async fn knows(&self, _: &TenantId) -> Result<bool, Problem> {
+            Err(Problem::unavailable("The log is away.", 1_000))
+        }
+
+        fn lessened(&self) -> broadcast::Receiver<PrincipalId> {
+            broadcast::channel(1).1
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_cannot_be_looked_up_is_not_an_unknown_one() {
+        let access = crate::DevelopmentAccess::new(
+            "dev".parse().unwrap(),
+            "dev".parse().unwrap(),
+            String::new(),
+            Arc::new(Away),
+        );
+        let asked = async |subject: &str| request(subject, Bytes::new(), &access, &|_| None).await;
+        assert_eq!(asked("cmd.acme.key_1.till.a.take").await.unwrap_err().status, 503);
+        asked("cmd.dev.dev.till.a.take").await.unwrap();
+    }
 }

@@ -154,7 +154,9 @@ impl Work {
         // The same name whenever this message is handed out, so that without a command id it still counts once.
         let name = format!("queue_{sequence:x}_{:x}", taken_at.timestamp_micros());
         let header = |name: &str| delivery.header(name).map(str::to_owned);
-        let request = bus::request(delivery.subject(), delivery.payload().clone(), &*self.access, &header).await;
+        let (subject, payload) = (delivery.subject(), delivery.payload());
+        let request = || bus::request(subject, payload.clone(), &*self.access, &header);
+        let Some(request) = self.until_told(subject, request).await else { return };
         let span = tracing::info_span!(
             target: trace::TARGET,
             parent: None,
@@ -194,6 +196,16 @@ impl Work {
 
     /// Executes until there is a yes or a no. `None` when we have to stop first.
     async fn until_decided(&self, request: Request) -> Option<Result<(), Problem>> {
+        let subject = request.stream.to_string();
+        let told = self.until_told(&subject, || self.commands.execute(request.clone())).await?;
+        Some(told.map(drop))
+    }
+
+    /// Asks until there is an answer. `None` when we have to stop first.
+    async fn until_told<T, F>(&self, about: &str, ask: impl Fn() -> F + Send + Sync) -> Option<Result<T, Problem>>
+    where
+        F: Future<Output = Result<T, Problem>> + Send,
+    {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
         loop {
             // Asked right before: after a pause the next owner may be beyond this command, and what was refused in its turn
@@ -203,17 +215,16 @@ impl Work {
                 self.stop.cancel();
                 return None;
             }
-            match self.commands.execute(request.clone()).await {
-                Ok(_) => return Some(Ok(())),
+            match ask().await {
                 // What is refused *for now* by a business rule is refused: waiting for it would hold up everybody else.
                 Err(problem) if problem.is_transient() || problem.code == "contended" => {
-                    tracing::debug!(stream = %request.stream, %problem, "a queued command has to wait");
+                    tracing::debug!(about, %problem, "a queued command has to wait");
                     tokio::select! {
                         () = self.stop.cancelled() => return None,
                         () = backoff.wait() => {}
                     }
                 }
-                Err(problem) => return Some(Err(problem)),
+                told => return Some(told),
             }
         }
     }
@@ -227,9 +238,14 @@ impl Work {
             tracing::warn!(subject = delivery.subject(), %problem, "a queued command without a tenant was dropped");
             return true;
         };
-        if !self.access.knows(&tenant).await {
-            tracing::warn!(subject = delivery.subject(), %problem, "a queued command of an unknown tenant was dropped");
-            return true;
+        match self.until_told(delivery.subject(), || self.access.knows(&tenant)).await {
+            None => return false,
+            Some(Ok(true)) => {}
+            Some(known) => {
+                let subject = delivery.subject();
+                tracing::warn!(subject, %problem, ?known, "a queued command of an unknown tenant was dropped");
+                return true;
+            }
         }
         let rejected = json!({
             // An id that cannot be one is exactly what may have been refused: it is shown, cut to what can be shown.

@@ -238,8 +238,8 @@ impl Access for PlatformAccess {
         Ok(Arc::new(signed?))
     }
 
-    async fn knows(&self, tenant: &TenantId) -> bool {
-        self.tenant(tenant).await.is_ok_and(|found| found.is_some())
+    async fn knows(&self, tenant: &TenantId) -> Result<bool, Problem> {
+        Ok(self.tenant(tenant).await?.is_some())
     }
 
     fn lessened(&self) -> broadcast::Receiver<PrincipalId> {

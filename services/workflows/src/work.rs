@@ -196,7 +196,7 @@ impl WorkDoor {
         };
         let (tenant, principal) = (TenantId::new(tenant)?, PrincipalId::new(principal)?);
         kernel::Token::parse("the task name", name)?;
-        if !access.knows(&tenant).await {
+        if !access.knows(&tenant).await? {
             return Err(Problem::new(404, "unknown_tenant", format!("There is no tenant `{tenant}`.")));
         }
         let asking: Asking = kernel::object(message.payload())?;
