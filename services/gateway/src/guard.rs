@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{Method, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use kernel::Problem;
@@ -14,6 +14,7 @@ use utoipa::openapi::OpenApi;
 use utoipa::openapi::path::{Operation, PathItem};
 
 use crate::limits::Class;
+use crate::pass::Pass;
 
 /// The name of the one way to show who one is.
 pub(crate) const SCHEME: &str = "token";
@@ -125,22 +126,34 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
         return Ok(next.run(request).await);
     }
     // Also for a route that does not exist: who may not come in learns nothing about what is inside.
-    let signed = guard.0.access.bearer(token(&request)?).await?;
-    match needs {
-        Some(Needs::Scope(scope)) => signed.check(&scope)?,
+    let token = token(request.headers())?;
+    let signed = guard.0.access.bearer(token).await?;
+    let pass = match needs {
+        Some(Needs::Scope(scope)) => {
+            signed.check(&scope)?;
+            Some(Pass::new(Arc::clone(&guard.0.access), token, scope))
+        }
         Some(Needs::Unsaid) => {
             tracing::error!(path = request.uri().path(), "a route names no scope, so nobody may use it");
             return Err(Problem::new(403, "closed", "Nobody may use this route.").into());
         }
         // No such route, or not with this method: the router says so.
-        Some(Needs::Nothing) | None => {}
-    }
+        Some(Needs::Nothing) | None => None,
+    };
     request.extensions_mut().insert(signed);
+    if let Some(pass) = pass {
+        request.extensions_mut().insert(pass);
+    }
     Ok(next.run(request).await)
 }
 
-fn token(request: &Request) -> Result<&str, Problem> {
-    let value = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+fn token(headers: &HeaderMap) -> Result<&str, Problem> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
+    // A proxy may have believed the other one.
+    if values.next().is_some() {
+        return Err(Problem::malformed("There are two `Authorization` headers; send one."));
+    }
     let (scheme, token) = value.split_once(' ').unwrap_or_default();
     if !scheme.eq_ignore_ascii_case("bearer") {
         let detail = "Send `Authorization: Bearer <token>`: an access token (`airstream login`) or an API key.";

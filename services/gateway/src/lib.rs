@@ -22,6 +22,7 @@ pub mod intake;
 pub mod limits;
 mod openapi;
 mod origin;
+mod pass;
 pub mod queue;
 mod routes;
 mod shape;

@@ -6,11 +6,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use futures::{Stream, StreamExt};
 use kernel::{Category, Cursor, EventId, Position, Problem, StreamId};
 use projections::{Database, commits};
@@ -22,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+
+use crate::pass::Pass;
 
 #[derive(Clone)]
 struct Routes {
@@ -183,13 +185,14 @@ fn unreadable(error: LogError) -> Fault {
     Problem::unavailable("The log cannot be read right now.", 1_000).into()
 }
 
-/// Reads events. With `Accept: text/event-stream` it goes on for ever and resumes after `Last-Event-ID`; otherwise it
-/// answers with a page.
+/// Reads events. With `Accept: text/event-stream` it goes on as long as the token lasts and resumes after `Last-Event-ID`;
+/// otherwise it answers with a page.
 #[utoipa::path(get, path = "/v1/events", tag = "events", security(("token" = ["events:read"])), params(Wanted),
     responses((status = 200, body = Page<Placed>), (status = "4XX", body = documents::Problem)))]
 async fn read(
     State(routes): State<Routes>,
     caller: Caller,
+    Extension(pass): Extension<Pass>,
     Query(wanted): Query<Wanted>,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
@@ -197,7 +200,7 @@ async fn read(
     let live = text(header::ACCEPT.as_str()).is_some_and(|accept| accept.contains("text/event-stream"));
     let plan = routes.plan(&caller, &wanted, text("last-event-id"), live).await?;
     if live {
-        return Ok(tail(routes, plan).await?.into_response());
+        return Ok(tail(routes, plan, pass).await?.into_response());
     }
     let limit = PageQuery { limit: wanted.limit, cursor: None }.limit()?;
     // A read breaks off when the server dies that it goes through. Begun again, it goes through another one.
@@ -224,7 +227,11 @@ async fn page(routes: &Routes, plan: &Plan, limit: usize) -> Result<Page<Placed>
     Ok(Page::of(items, limit, |placed| placed.cursor.clone()))
 }
 
-async fn tail(routes: Routes, plan: Plan) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Fault> {
+async fn tail(
+    routes: Routes,
+    plan: Plan,
+    pass: Pass,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Fault> {
     let reader = routes.log.read(plan.read_after(), &plan.filter).await.map_err(unreadable)?;
     let stop = routes.stop.clone();
     // Sent first, without data: who loses the connection before the first event knows where to go on.
@@ -239,7 +246,7 @@ async fn tail(routes: Routes, plan: Plan) -> Result<Sse<impl Stream<Item = Resul
             futures::stream::iter(placed.into_iter().filter(|placed| plan.admits(placed)).collect::<Vec<_>>())
         })
         .map(|placed| Ok(Event::default().id(placed.cursor).event(placed.type_name).data(placed.event.get())));
-    let events = events.take_until(async move { stop.cancelled().await });
+    let events = events.take_until(async move { stop.run_until_cancelled(pass.over()).await });
     Ok(Sse::new(place.chain(events)).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
 }
 
