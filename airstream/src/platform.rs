@@ -324,6 +324,7 @@ impl Platform {
                 let budgets = Arc::new(::projections::budgets::Budgets::new(&self.database));
                 gateway::limits::Limiter::start(&rates, budgets, self.doors.clone())
             }),
+            digester: people.digester.clone(),
             quotas: Arc::new(rest::Unmetered),
             services: [
                 workflows::routes::router(Arc::clone(commands), self.database.clone()),

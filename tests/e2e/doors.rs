@@ -1,8 +1,10 @@
 //! What the doors take from whoever stands in front of them, and what they keep.
 
+use kernel::Fingerprint;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
+use crate::people::{PASSWORD, People};
 use crate::stack::{Http, Stack};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,4 +24,21 @@ async fn two_tokens_in_one_request_are_one_too_many() {
             assert_eq!((status, &problem["code"]), (400, &json!("malformed")), "{problem}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_of_a_request_does_not_let_anybody_try_out_its_password() {
+    let stack = Stack::up(&[]);
+    let people = People::of(&stack);
+    let body = json!({ "email": "ann@example.org", "username": "ann", "password": PASSWORD }).to_string();
+    let request = people.http.request("POST", "/v1/auth/register").header("idempotency-key", "first");
+    let request = request.header("content-type", "application/json").body(body.clone());
+    assert_eq!(request.send().await.unwrap().status().as_u16(), 202);
+    let kept = "SELECT encode(digest, 'hex'), request FROM airstream.idempotency_keys";
+    let kept: Vec<(String, String)> = sqlx::query_as(kept).fetch_all(&mut stack.postgres().await).await.unwrap();
+    let [(key, request)] = kept.as_slice() else { panic!("{kept:?}") };
+    // Whoever has the table guesses passwords with this.
+    let guess = Fingerprint::of("POST /v1/auth/register", body.as_bytes());
+    assert!(!request.contains(guess.as_str()), "{request}");
+    assert_eq!((key.len(), request.len()), (64, 64), "{kept:?}");
 }

@@ -21,7 +21,7 @@ use rest::Access;
 use runtime::{Commands, Executor, Log};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use vault::{MasterKey, Vault};
+use vault::{Digester, MasterKey, Vault};
 
 use crate::config::{self, Config};
 
@@ -46,6 +46,8 @@ pub(super) struct People {
     pub(super) accounts: Accounts,
     pub(super) privacy: Privacy,
     pub(super) outbox: Outbox,
+    /// For what is kept of requests.
+    pub(super) digester: Digester,
     signing: Arc<Signing>,
 }
 
@@ -98,7 +100,7 @@ impl People {
             lifetimes: Lifetimes { session: DAY * settings.session_days, idle: DAY * settings.idle_days },
         });
         let privacy = Privacy::new(accounts.clone(), Arc::clone(log));
-        Ok(Self { accounts, privacy, outbox, signing })
+        Ok(Self { accounts, privacy, outbox, digester: master.digester("idempotency"), signing })
     }
 
     /// Begins what follows the log and the clock for them, and says who may come in.

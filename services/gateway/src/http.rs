@@ -34,6 +34,7 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 use tracing::Instrument as _;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
+use vault::Digester;
 
 use crate::browsers::{self, Browsers};
 use crate::connections;
@@ -117,6 +118,8 @@ pub struct Parts {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// How often somebody may ask; `None`: as often as they like.
     pub limiter: Option<Arc<Limiter>>,
+    /// Hides what requests with a key were about.
+    pub digester: Digester,
     /// What tenants may use.
     pub quotas: Arc<dyn Quotas>,
     /// Routes of services.
@@ -135,8 +138,20 @@ pub async fn serve(listener: TcpListener, parts: Parts, options: HttpOptions, st
 }
 
 fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router {
-    let Parts { executor, commands, log, database, connection, access, operations, metrics, limiter, quotas, services } =
-        parts;
+    let Parts {
+        executor,
+        commands,
+        log,
+        database,
+        connection,
+        access,
+        operations,
+        metrics,
+        limiter,
+        digester,
+        quotas,
+        services,
+    } = parts;
     let horizon = Horizon::of(Arc::clone(&log));
     let mut inside = OpenApiRouter::with_openapi(Description::openapi())
         .merge(routes::commands::router(executor, commands, database.clone()))
@@ -147,7 +162,7 @@ fn router(parts: Parts, options: HttpOptions, stop: CancellationToken) -> Router
     for service in services {
         inside = inside.merge(service);
     }
-    let keys = IdempotencyKeys::new(&database);
+    let keys = idempotency::Keys::new(IdempotencyKeys::new(&database), digester);
     let inside = inside.merge(routes::health::router(connection, database));
     let (inside, mut description) = inside.split_for_parts();
     crate::openapi::complete(&mut description);
