@@ -292,6 +292,10 @@ impl Platform {
         let here: Arc<dyn Commands> = Arc::new(self.executor.clone());
         let for_peers = nats::serve_peers(connection, leases.instance(), here, self.doors.clone());
         self.door_tasks.spawn(for_peers.await.context("the door for other instances cannot open")?);
+        let limiter = config.limits.rates().map(|rates| {
+            let budgets = Arc::new(::projections::budgets::Budgets::new(&self.database));
+            gateway::limits::Limiter::start(&rates, budgets, self.doors.clone())
+        });
         let bus = Bus {
             addresses,
             connection,
@@ -300,6 +304,7 @@ impl Platform {
             commands,
             access: &access,
             leases,
+            limiter: limiter.as_ref(),
             tasks: &self.door_tasks,
             stop: &self.doors,
         };
@@ -320,10 +325,7 @@ impl Platform {
                 connection.clone(),
                 self.database.clone(),
             ),
-            limiter: config.limits.rates().map(|rates| {
-                let budgets = Arc::new(::projections::budgets::Budgets::new(&self.database));
-                gateway::limits::Limiter::start(&rates, budgets, self.doors.clone())
-            }),
+            limiter,
             digester: people.digester.clone(),
             quotas: Arc::new(rest::Unmetered),
             services: [

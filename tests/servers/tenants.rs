@@ -111,7 +111,7 @@ impl House {
         let ask = gateway::bus::commands(Arc::clone(&commands), Arc::clone(&access));
         nats::serve(&door, "cmd.>", ask, stop.clone()).await.unwrap();
         let queue = WorkQueue::new(self.inside.clone(), topology::COMMANDS);
-        tokio::spawn(gateway::intake::run(door.clone(), queue, Lease::permanent("intake"), stop.clone()));
+        tokio::spawn(gateway::intake::run(door.clone(), queue, None, Lease::permanent("intake"), stop.clone()));
         tokio::spawn(gateway::feed::run(log, door.clone(), Lease::permanent("feed"), stop.clone()));
         let system = Credentials { user: "sys".to_owned(), password: self.stack.nats().users["sys"].clone() };
         let url = &self.stack.nats().url;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use gateway::limits::{Limiter, limited};
 use nats::{Connection, Connections, Credentials, Signer, WorkQueue, topology};
 use rest::Access;
 use runtime::lease::Leases;
@@ -49,6 +50,7 @@ pub(super) struct Bus<'a> {
     pub(super) commands: &'a Arc<dyn Commands>,
     pub(super) access: &'a Arc<dyn Access>,
     pub(super) leases: &'a Leases,
+    pub(super) limiter: Option<&'a Arc<Limiter>>,
     pub(super) tasks: &'a TaskTracker,
     pub(super) stop: &'a CancellationToken,
 }
@@ -61,8 +63,9 @@ impl Bus<'_> {
             Some(tenants) => self.open_to(tenants).await?,
         };
         let ask = gateway::bus::commands(Arc::clone(self.commands), Arc::clone(self.access));
+        let ask = limited(self.limiter, ask);
         let asking = nats::serve(&door, "cmd.>", ask, self.stop.clone()).await.context("the bus door cannot open")?;
-        let tasks = self.work.clone().handle(Arc::clone(self.access));
+        let tasks = limited(self.limiter, self.work.clone().handle(Arc::clone(self.access)));
         let working =
             nats::serve(&door, "work.>", tasks, self.stop.clone()).await.context("the door for workers cannot open")?;
         self.tasks.spawn(async move { drop(tokio::join!(asking, working)) });
@@ -87,7 +90,13 @@ impl Bus<'_> {
             .await
             .with_context(|| format!("the user of the tenants' account is not let in by NATS at {url}"))?;
         let lease = self.leases.lease(gateway::queue::LEASE);
-        self.tasks.spawn(gateway::intake::run(door.clone(), self.queue(), lease, self.stop.clone()));
+        self.tasks.spawn(gateway::intake::run(
+            door.clone(),
+            self.queue(),
+            self.limiter.cloned(),
+            lease,
+            self.stop.clone(),
+        ));
         let lease = self.leases.lease(gateway::feed::LEASE);
         self.tasks.spawn(gateway::feed::run(Arc::clone(self.log), door.clone(), lease, self.stop.clone()));
         if let Some(callout) = &tenants.callout {

@@ -3,6 +3,7 @@
 //! One instance at a time takes commands in: the server would hand one caller's messages to several by turns, and their order
 //! would be lost.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nats::{Connection, WorkQueue};
@@ -10,8 +11,16 @@ use runtime::lease::Lease;
 use runtime::retry::Backoff;
 use tokio_util::sync::CancellationToken;
 
+use crate::limits::{Limiter, limited_in_order};
+
 /// Takes commands in until `stop`, whenever the lease is ours, and then until those it has taken are in the queue.
-pub async fn run(door: Connection, queue: WorkQueue, mut lease: Lease, stop: CancellationToken) {
+pub async fn run(
+    door: Connection,
+    queue: WorkQueue,
+    limiter: Option<Arc<Limiter>>,
+    mut lease: Lease,
+    stop: CancellationToken,
+) {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
     while !stop.is_cancelled() {
         let term = tokio::select! {
@@ -19,7 +28,8 @@ pub async fn run(door: Connection, queue: WorkQueue, mut lease: Lease, stop: Can
             term = lease.begun() => term,
         };
         let turn = stop.child_token();
-        let taking = match nats::serve_in_order(&door, "queue.>", nats::intake(queue.clone()), turn.clone()).await {
+        let intake = limited_in_order(limiter.as_ref(), nats::intake(queue.clone()));
+        let taking = match nats::serve_in_order(&door, "queue.>", intake, turn.clone()).await {
             Ok(taking) => taking,
             Err(error) => {
                 tracing::warn!(%error, "the door of the queue cannot open; trying again");

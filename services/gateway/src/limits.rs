@@ -7,6 +7,7 @@
 //! **Invariant**: in any time `t`, all instances together let pass at most `requests + requests / seconds · t`.
 
 mod budgets;
+mod bus;
 pub mod contract;
 mod layer;
 mod limiter;
@@ -19,6 +20,8 @@ use std::str::FromStr;
 use kernel::{PrincipalId, TenantId};
 
 pub use budgets::{Budgets, Failed, MemoryBudgets};
+pub use bus::limited;
+pub(crate) use bus::limited_in_order;
 pub(crate) use layer::{Door, RATELIMIT, RATELIMIT_POLICY, by_address, by_caller};
 pub use limiter::{Decision, Limiter, Standing};
 use terms::Terms;

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::Common;
 use super::latency::milliseconds;
-use super::place::Place;
+use super::place::{self, Place};
 use super::project::raw_connection;
 use super::report::{Measured, Reach};
 use super::rounds::Samples;
@@ -64,6 +64,7 @@ struct Accepted {
 pub(super) async fn measure(console: &Console, place: &Place, arguments: &Arguments) -> anyhow::Result<Vec<Measured>> {
     let mut config = place.config.clone();
     config.http.bind = "127.0.0.1:0".to_owned();
+    place::widen(&mut config.limits);
     let master = vault::MasterKey::parse(&vault::MasterKey::generate())?;
     let secrets = Secrets { token: String::new(), master: Some(master) };
     let platform = Platform::start(&config, &place.addresses, Roles::all(), false, &secrets, &|_| {}).await?;

@@ -16,7 +16,7 @@ use super::Common;
 use super::e2e;
 use super::histories;
 use super::machine::{resident_mib, resident_with_children_mib};
-use super::place::Place;
+use super::place::{self, Place};
 use super::project::raw_connection;
 use super::raw::{self, Message};
 use super::report::{Measured, Reach};
@@ -156,6 +156,8 @@ impl Serving {
             ("AIRSTREAM__NATS__TENANTS_PASSWORD", door.map_or("", |door| &door.password)),
             ("AIRSTREAM__POSTGRES__URL", &addresses.postgres_url),
             ("AIRSTREAM__HTTP__BIND", "127.0.0.1:0"),
+            ("AIRSTREAM__LIMITS__USER__WRITE", place::WIDE),
+            ("AIRSTREAM__LIMITS__TENANT__WRITE", place::WIDE),
             ("AIRSTREAM__DEVELOPMENT__TOKEN", "only-for-this-measurement"),
             ("AIRSTREAM__IDENTITY__MASTER_KEY", &vault::MasterKey::generate()),
         ] {

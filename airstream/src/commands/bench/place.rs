@@ -18,10 +18,22 @@ use tempfile::TempDir;
 
 use super::{Common, Sync};
 use crate::commands::Context;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::failure::{Failure, Outcome};
 use crate::platform::Addresses;
 use crate::{paths, up};
+
+/// A limit that nobody comes near.
+pub(super) const WIDE: &str = "100000000/60";
+
+/// What is measured is the doors with their limits on; these are wide enough not to close them.
+pub(super) fn widen(limits: &mut Limits) {
+    for each in [&mut limits.address, &mut limits.user, &mut limits.tenant] {
+        for limit in [&mut each.auth, &mut each.read, &mut each.write] {
+            WIDE.clone_into(limit);
+        }
+    }
+}
 
 /// Servers, streams and a database without any history.
 pub(super) struct Place {

@@ -100,7 +100,7 @@ async fn answer(decisions: &[Decision], go_on: impl Future<Output = Response>) -
     response
 }
 
-fn too_often(standing: &Standing) -> Problem {
+pub(super) fn too_often(standing: &Standing) -> Problem {
     let Standing { policy, rate, next, .. } = standing;
     let again = seconds(*next);
     let detail = format!(
