@@ -25,6 +25,7 @@ pub fn limited(limiter: Option<&Arc<Limiter>>, door: Handle) -> Handle {
 }
 
 /// The same for the way into a queue, where order matters and an answer has the form of JetStream's own.
+#[allow(clippy::async_yields_async, reason = "the next message is taken before the answer to this one is there")]
 pub(crate) fn limited_in_order(limiter: Option<&Arc<Limiter>>, door: InOrder) -> InOrder {
     let Some(limiter) = limiter.cloned() else { return door };
     Arc::new(move |message| {
