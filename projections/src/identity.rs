@@ -38,6 +38,7 @@ pub(crate) const STATEMENTS: &[&str] = &[
     api_keys::OF_OWNER,
     api_keys::USED,
     api_keys::SWEEP,
+    api_keys::SWEEP_UNMADE,
     codes::KEEP_CODE,
     codes::USE_CODE,
     codes::PEEK_CODE,

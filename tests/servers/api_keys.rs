@@ -65,6 +65,31 @@ async fn a_secret_that_the_log_does_not_know_opens_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_whose_making_was_interrupted_take_no_room_and_go() {
+    let database = database().await;
+    let keys = ApiKeys::new(&database);
+    for id in ["key_1", "key_2", "key_3"] {
+        keys.make(&key(id), &secret(id, None)).await.unwrap();
+    }
+    let age = async |age: &str| {
+        let aged = "UPDATE identity.api_keys SET created_at = now() - $1::interval";
+        sqlx::query(aged).bind(age).execute(database.pool()).await.unwrap();
+    };
+    assert_eq!(keys.count("tnt_1", "key_1").await.unwrap(), 2, "whoever makes them may be at it");
+    age("2 hours").await;
+    assert_eq!(keys.count("tnt_1", "").await.unwrap(), 0);
+    // The log knew of it after all.
+    keys.settle("key_2", "ask_key_2", 1).await.unwrap();
+    assert_eq!((keys.count("tnt_1", "").await.unwrap(), keys.sweep().await.unwrap()), (1, 0));
+    age("31 days").await;
+    assert_eq!((keys.sweep().await.unwrap(), keys.sweep().await.unwrap()), (2, 0));
+    assert!(opens(&keys, "key_2").await.is_some());
+    let left: Vec<String> =
+        sqlx::query_scalar("SELECT key FROM identity.api_key_secrets").fetch_all(database.pool()).await.unwrap();
+    assert_eq!(left, ["key_2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rotations_end_the_same_in_whatever_order_they_are_settled() {
     let keys = ApiKeys::new(&database().await);
     // The secrets a, b and c of one key stand in the log in this order; with b, a goes on for 600 seconds, with c for 60.

@@ -46,8 +46,11 @@ pub(crate) const LIST: &str = "
             AND least(expires_at, replaced_at) > now()) AS older ON true
     WHERE key.tenant = $1 AND key.revoked_at IS NULL AND ($2::text IS NULL OR key.key = $2) AND key.key > $3
     ORDER BY key.key LIMIT $4";
-pub(crate) const COUNT: &str =
-    "SELECT count(*) FROM identity.api_keys WHERE tenant = $1 AND revoked_at IS NULL AND key <> $2";
+// One whose maker was interrupted counts for as long as they may come back.
+pub(crate) const COUNT: &str = "
+    SELECT count(*) FROM identity.api_keys AS made WHERE tenant = $1 AND revoked_at IS NULL AND key <> $2
+        AND (created_at > now() - interval '1 hour' OR EXISTS (
+            SELECT FROM identity.api_key_secrets AS secret WHERE secret.key = made.key AND secret.version IS NOT NULL))";
 pub(crate) const REVOKE: &str = "
     UPDATE identity.api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE key = $1 AND tenant = $2";
 pub(crate) const OF_OWNER: &str = "
@@ -60,6 +63,13 @@ pub(crate) const SWEEP: &str = "
         SELECT ctid FROM identity.api_key_secrets AS secret WHERE expires_at < now() - interval '30 days'
             AND (version IS NULL OR EXISTS (SELECT FROM identity.api_key_secrets AS newer
                 WHERE newer.key = secret.key AND newer.version > secret.version)) LIMIT 1000))";
+
+// The log has never heard of them. Their secrets go with them.
+pub(crate) const SWEEP_UNMADE: &str = "
+    DELETE FROM identity.api_keys WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM identity.api_keys AS made WHERE created_at < now() - interval '30 days' AND NOT EXISTS (
+            SELECT FROM identity.api_key_secrets AS secret WHERE secret.key = made.key AND secret.version IS NOT NULL)
+        LIMIT 1000))";
 
 /// A key that is to be made.
 #[derive(Debug, Clone)]
@@ -236,7 +246,7 @@ impl ApiKeys {
         query.fetch_optional(&self.pool).await.map_err(Failure::attempting("read an API key"))
     }
 
-    /// How many keys a tenant has, but this one.
+    /// How many keys a tenant has, but this one: those that count, and those that are being made.
     ///
     /// # Errors
     /// When Postgres cannot be asked.
@@ -272,13 +282,18 @@ impl ApiKeys {
         noted.map(drop).map_err(Failure::attempting("note the use of API keys"))
     }
 
-    /// Forgets secrets that have been replaced, or never counted, long ago; a thousand at most.
+    /// Forgets secrets that have been replaced, or never counted, long ago, and keys that were never made to the end; a thousand
+    /// of each at most.
     ///
     /// # Errors
     /// When Postgres cannot be asked.
     pub async fn sweep(&self) -> Result<u64, Failure> {
-        let swept = sqlx::query(SWEEP).execute(&self.pool).await;
-        swept.map(|swept| swept.rows_affected()).map_err(Failure::attempting("forget old secrets of API keys"))
+        let mut swept = 0;
+        for statement in [SWEEP, SWEEP_UNMADE] {
+            let done = sqlx::query(statement).execute(&self.pool).await;
+            swept += done.map_err(Failure::attempting("forget old secrets of API keys"))?.rows_affected();
+        }
+        Ok(swept)
     }
 }
 
