@@ -18,7 +18,7 @@ pub use credentials::{Credentials, CredentialsRow};
 pub use devices::{Approval, Devices, NewDevice, Polled};
 pub use erasures::{Erasures, OWN_ROWS, Outcome, Remains};
 pub use exports::{EXPORT_SECONDS, ExportRow, Exports};
-pub use handles::{Claim, Handles, Kind, OLD_AFTER_SECONDS};
+pub use handles::{Claim, Handles, Kind, OLD_AFTER_SECONDS, Settling};
 pub use invites::{InviteKey, Invites};
 pub use keys::PgKeyring;
 pub use sessions::{GRACE_SECONDS, NewSession, Refreshed, SessionRow, Sessions};

@@ -9,6 +9,7 @@ mod bad_input;
 mod cluster;
 mod door;
 mod durability;
+mod ended;
 mod identity;
 mod limits;
 mod mail;
