@@ -438,7 +438,7 @@ impl Person {
             Event::SessionEnded(ended) => {
                 self.sessions.remove(&ended.session);
             }
-            Event::SessionsEnded(ended) => self.sessions.retain(|session| Some(&*session) == ended.keep.as_ref()),
+            Event::SessionsEnded(ended) => self.sessions.retain(|session| Some(session) == ended.keep.as_ref()),
             Event::ExportRequested(requested) => self.last_export = Some(requested.export.clone()),
         }
     }
