@@ -202,10 +202,10 @@ mod tests {
 
     #[test]
     fn nobody_outside_chooses_an_id_of_the_platform() {
-        let ours = CommandId::reserved("owner-left.key_1").unwrap();
+        let ours = CommandId::reserved("owner-left.key_1").expect("an id");
         assert_eq!(CommandId::new(ours.as_str()), Ok(ours.clone()), "what is stored is read again");
         assert!(CommandId::chosen(ours.as_str()).is_err());
-        assert_eq!(CommandId::chosen("key_1.owner-left").unwrap().as_str(), "key_1.owner-left");
+        assert_eq!(CommandId::chosen("key_1.owner-left").expect("an id").as_str(), "key_1.owner-left");
         assert!(CommandId::chosen("a b").is_err());
     }
 }
