@@ -171,19 +171,6 @@ pub struct Caller {
     pub operator: bool,
 }
 
-impl Caller {
-    /// Lets operators pass.
-    ///
-    /// # Errors
-    /// 403 `not_an_operator`.
-    pub fn require_operator(&self) -> Result<(), Problem> {
-        match self.operator {
-            true => Ok(()),
-            false => Err(Problem::new(403, "not_an_operator", "This concerns all tenants; ask an operator.")),
-        }
-    }
-}
-
 fn signed(parts: &Parts) -> Result<&Arc<Signed>, Fault> {
     // Reaching this without a caller means that a route was mounted outside the gateway's authentication.
     let signed = parts.extensions.get::<Arc<Signed>>();
